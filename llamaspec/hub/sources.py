@@ -1,6 +1,5 @@
 """Where a model file can be had: the data of a profile's `main` and `draft` sections."""
 
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -10,15 +9,19 @@ from llamaspec.settings import Settings
 MAX_MODEL_BYTES = 1 << 42
 
 
+_WINDOWS_RESERVED = frozenset({"con", "prn", "aux", "nul"}) | {
+    f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789"
+}
+
+
 def _stays_inside(name: str) -> str:
-    """Refuse names that are absolute or climb, under the rules of every system."""
-    windows = PureWindowsPath(name)
+    """Refuse names that are absolute, climb, or that some system reads as something else."""
+    parts = name.replace("\\", "/").split("/")
     if (
-        PurePosixPath(name).is_absolute()
-        or windows.drive
-        or windows.root
-        or any(part in ("", ".", "..") for part in name.replace("\\", "/").split("/"))
-        or not name.isprintable()
+        not name.isprintable()
+        or any(character in '<>:"|?*' for character in name)
+        or any(part == "" or part.endswith((".", " ")) for part in parts)
+        or any(part.partition(".")[0].strip().lower() in _WINDOWS_RESERVED for part in parts)
     ):
         raise ValueError(f"{name!r} is not a plain relative file name")
     return name
@@ -26,7 +29,9 @@ def _stays_inside(name: str) -> str:
 
 RelativeName = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_stays_inside)]
 RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
-Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]{0,127}$")]
+Revision = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]{0,127}$"), AfterValidator(_stays_inside)
+]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$")]
 PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.!+]{0,63}$")]

@@ -1,0 +1,91 @@
+"""Drafting with a smaller model that shares the main model's vocabulary."""
+
+from collections.abc import Sequence
+
+from llamaspec.decode.ports import Backend, Draft, DraftRequest, Feed, Row
+from llamaspec.decode.sampling import confidence
+
+
+class ModelDrafter:
+    """Draft tokens from a draft model, all sequences in one batch per position.
+
+    The draft's KV cache is kept between rounds and only cut back to what was accepted: no token is
+    evaluated twice. A prompt is read when the first draft of its sequence is asked for, so that it
+    doesn't delay the first token.
+    """
+
+    name = "model"
+
+    def __init__(self, backend: Backend, vocab_size: int, stand_in: int = 0) -> None:
+        """`vocab_size` is the main model's. Ids that the draft model doesn't know are read as `stand_in`."""
+        self._backend = backend
+        self._vocab_size = vocab_size
+        self._stand_in = stand_in
+        self._held: dict[int, int] = {}
+
+    def begin(self, sequence: int) -> None:
+        self._held[sequence] = 0
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        drafts = [Draft() for _ in requests]
+        texts = [list(request.tokens) for request in requests]
+        active = [i for i, text in enumerate(texts) if len(text) < self._backend.context_size]
+        rows = self._catch_up([requests[i] for i in active])
+        while active:
+            active = [
+                i
+                for i, row in zip(active, rows, strict=True)
+                if self._extend(drafts[i], requests[i], texts[i], row)
+            ]
+            rows = self._decode([self._feed(requests[i].sequence, texts[i][-1:], draft=1) for i in active])
+        for draft, request in zip(drafts, requests, strict=True):
+            draft.width = len(draft.tokens)
+            if draft.width < request.min_tokens:
+                draft.cut(0)
+        return drafts
+
+    def settle(self, sequence: int, tokens: Sequence[int]) -> None:
+        # Everything but the last token was drafted and accepted or read before; the last one is new.
+        right = min(self._held[sequence], len(tokens) - 1)
+        if right < self._held[sequence]:
+            self._held[sequence] = self._backend.truncate(sequence, right)
+
+    def end(self, sequence: int) -> None:
+        if self._held.pop(sequence, 0):
+            self._backend.truncate(sequence, 0)
+
+    def _extend(self, draft: Draft, request: DraftRequest, text: list[int], row: Row) -> bool:
+        """Add the token that follows, unless the model is too unsure; whether to go on after it."""
+        if confidence(row) < request.p_min:
+            return False
+        token, drawn_from = request.proposer.propose(row, text)
+        if token >= self._vocab_size:
+            return False
+        draft.tokens.append(token)
+        draft.proposals.append(drawn_from)
+        text.append(token)
+        return len(draft.tokens) < request.limit and len(text) < self._backend.context_size
+
+    def _catch_up(self, requests: Sequence[DraftRequest]) -> list[Row]:
+        """Read what the draft model has not seen yet; the logits after each sequence's last token."""
+        share = max(1, self._backend.batch_size // max(1, len(requests)))
+        for request in requests:
+            # Only ever much for a prompt: the rest of all sequences goes into one batch below.
+            while len(request.tokens) - self._held[request.sequence] > share:
+                start = self._held[request.sequence]
+                end = min(start + self._backend.batch_size, len(request.tokens) - 1)
+                self._decode([self._feed(request.sequence, request.tokens[start:end], rows=0)])
+        return self._decode([self._feed(r.sequence, r.tokens[self._held[r.sequence] :]) for r in requests])
+
+    def _feed(self, sequence: int, tokens: Sequence[int], *, rows: int = 1, draft: int = 0) -> Feed:
+        known = [token if token < self._backend.vocab_size else self._stand_in for token in tokens]
+        return Feed(sequence, known, self._held[sequence], rows, draft)
+
+    def _decode(self, feeds: Sequence[Feed]) -> list[Row]:
+        """The last row of each feed."""
+        if not feeds:
+            return []
+        rows = self._backend.decode(feeds)
+        for feed in feeds:
+            self._held[feed.sequence] += len(feed.tokens)
+        return [row[-1] for row in rows if len(row)]

@@ -1,0 +1,339 @@
+"""The engine: one decode loop for one sequence or many, with drafts or without.
+
+    admit → draft → plan → decode → verify → settle
+
+Sequences and events are plain data; the engine owns the backends and is the only one to call them.
+Whatever ends a sequence, a stop string inside a draft, a cancel or an error, goes through `_settle`
+or `_finish`, so that the invariants of `Sequence` hold after every step.
+"""
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence as Seq
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from llamaspec.decode.ports import Backend, Draft, Drafter, DraftRequest, Feed, Grammar, Row
+from llamaspec.decode.sampling import Sampler
+from llamaspec.decode.sequence import Phase, Request, Sequence
+from llamaspec.decode.text import Piece, TextStream
+from llamaspec.decode.verify import verify
+from llamaspec.engine.scheduler import PromptPacer, share_batch
+from llamaspec.errors import ClosedError, ContextError, LlamaspecError, UsageError
+from llamaspec.events import Event, FinishEvent, FinishReason, TextEvent
+from llamaspec.stats import Stats
+
+
+class Vocabulary(Protocol):
+    """What the engine needs to know of tokens."""
+
+    vocab_size: int
+    eog_tokens: Seq[int]
+
+    def is_eog(self, token: int) -> bool: ...
+
+    def piece(self, token: int) -> bytes: ...
+
+
+class Engine:
+    """Generates for up to `slots` requests at a time; further ones wait in order.
+
+    `clock` gives seconds and is read for statistics alone.
+    """
+
+    def __init__(
+        self,
+        main: Backend,
+        vocabulary: Vocabulary,
+        drafter: Drafter | None = None,
+        *,
+        slots: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._main = main
+        self._vocabulary = vocabulary
+        self._drafter = drafter
+        self._clock = clock
+        self._on_close = on_close
+        self._free = list(range(slots))
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._ids = itertools.count()
+        self._pacer = PromptPacer()
+        self._closed = False
+
+    def submit(self, request: Request) -> int:
+        """Queue a request; its id. Raises ContextError where prompt and one token don't fit."""
+        self._check_open()
+        prompt = request.prompt
+        if not prompt:
+            raise UsageError("The prompt is empty.", "Give some text to go on from.")
+        if any(not 0 <= token < self._vocabulary.vocab_size for token in prompt):
+            raise UsageError("The prompt holds a token id that is not in the vocabulary.")
+        if len(prompt) >= self._main.context_size:
+            raise ContextError(
+                f"The prompt has {len(prompt)} tokens and the context {self._main.context_size}.",
+                "Raise the context size (-c) or shorten the prompt.",
+            )
+        sampling = request.sampling
+        sequence = Sequence(
+            id=next(self._ids),
+            request=request,
+            sampler=Sampler(
+                sampling,
+                secrets.randbits(64) if sampling.seed is None else sampling.seed,
+                grammar=request.grammar,
+                banned=self._vocabulary.eog_tokens if sampling.ignore_eos else (),
+            ),
+            tokens=list(prompt),
+            text=TextStream(sampling.stop),
+            submitted=self._clock(),
+        )
+        self._waiting.append(sequence)
+        return sequence.id
+
+    def cancel(self, request: int) -> list[Event]:
+        """End a request now; its last events. A request that is not there has none."""
+        for sequence in (*self._waiting, *self._running):
+            if sequence.id == request:
+                return self._finish(sequence, FinishReason.CANCELLED)
+        return []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def generate(self, request: Request, stats: Stats | None = None) -> Iterator[Event]:
+        """Run one request to its end. Closing the iterator early cancels it.
+
+        `stats`, where given, counts what happens; an error inside the engine is raised here.
+        """
+        mine = self.submit(request)
+        sequence = self._waiting[-1]
+        if stats is not None:
+            sequence.stats = stats
+        try:
+            while sequence.phase is not Phase.DONE:
+                for event in self.step():
+                    if event.request == mine:
+                        if isinstance(event, FinishEvent) and event.error is not None:
+                            raise event.error
+                        yield event
+        finally:
+            self.cancel(mine)
+
+    def step(self) -> list[Event]:
+        """One round for every running sequence; what came of it.
+
+        An error of the backend ends all sequences of the batch with an error event each.
+        """
+        self._check_open()
+        self._admit()
+        if not self._running:
+            return []
+        try:
+            return self._round()
+        except LlamaspecError as error:
+            return [event for s in list(self._running) for event in self._finish(s, FinishReason.ERROR, error)]
+
+    def close(self) -> None:
+        """End every request and free the backends. A second call does nothing."""
+        if self._closed:
+            return
+        for sequence in (*self._waiting, *self._running):
+            self._finish(sequence, FinishReason.CANCELLED)
+        self._closed = True
+        self._on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("The engine is closed.")
+
+    def _admit(self) -> None:
+        while self._waiting and self._free:
+            sequence = self._waiting.pop(0)
+            sequence.slot = self._free.pop(0)
+            sequence.phase = Phase.PREFILL
+            if self._drafter:
+                self._drafter.begin(sequence.slot)
+            self._running.append(sequence)
+
+    def _round(self) -> list[Event]:
+        started = self._clock()
+        decoding = [s for s in self._running if s.phase is Phase.DECODING]
+        prefilling = [s for s in self._running if s.phase is Phase.PREFILL]
+        drafts = self._draft(decoding)
+        drafted = self._clock()
+
+        feeds = [self._feed(s, draft) for s, draft in zip(decoding, drafts, strict=True)]
+        shares = share_batch(
+            self._main.batch_size,
+            (len(feed.tokens) for feed in feeds),
+            (len(s.tokens) - s.held for s in prefilling),
+            self._pacer.chunk,
+        )
+        served = [(s, share) for s, share in zip(prefilling, shares, strict=True) if share]
+        feeds += [self._prompt_feed(s, share) for s, share in served]
+        rows = self._main.decode(feeds)
+        decoded = self._clock()
+
+        events: list[Event] = []
+        for sequence, draft, feed, row in zip(decoding, drafts, feeds, rows, strict=False):
+            sequence.held += len(feed.tokens)
+            sequence.stats.rounds += 1
+            sequence.stats.draft_seconds += drafted - started
+            sequence.stats.verify_seconds += decoded - drafted
+            events += self._judge(sequence, draft, row)
+        if served and not decoding:
+            self._pacer.measured(sum(share for _, share in served), decoded - drafted)
+        for (sequence, share), row in zip(served, rows[len(decoding) :], strict=True):
+            sequence.held += share
+            if sequence.held == len(sequence.tokens):
+                self._prompt_read(sequence, decoded)
+                events += self._judge(sequence, Draft(), row)
+        return events
+
+    def _draft(self, decoding: Seq[Sequence]) -> list[Draft]:
+        drafts = {s.id: Draft() for s in decoding}
+        requests = {s.id: r for s in decoding if (r := self._draft_request(s, len(decoding)))}
+        if self._drafter and requests:
+            drafts |= zip(requests, self._drafter.draft(list(requests.values())), strict=True)
+        for sequence in decoding:
+            _cut_at_end(drafts[sequence.id], self._vocabulary.is_eog)
+            if sequence.sampler.grammar is not None:
+                _cut_at_forbidden(drafts[sequence.id], sequence.sampler.grammar)
+        return [drafts[s.id] for s in decoding]
+
+    def _draft_request(self, sequence: Sequence, decoding: int) -> DraftRequest | None:
+        """None where there is nothing to gain: the last token of a budget needs no draft."""
+        settings = sequence.request.speculation
+        limit = min(
+            settings.draft_max if settings.mode != "off" else 0,
+            sequence.budget(self._main.context_size) - 1,
+            self._main.max_rows // decoding - 1,
+            self._main.batch_size // decoding - (len(sequence.tokens) - sequence.held),
+        )
+        if limit < max(1, settings.draft_min):
+            return None
+        return DraftRequest(
+            sequence.slot, sequence.tokens, limit, settings.draft_min, settings.p_min, sequence.sampler
+        )
+
+    @staticmethod
+    def _feed(sequence: Sequence, draft: Draft) -> Feed:
+        tokens = sequence.tokens[sequence.held :] + draft.tokens[: draft.width]
+        return Feed(sequence.slot, tokens, sequence.held, rows=draft.width + 1, draft=draft.width)
+
+    @staticmethod
+    def _prompt_feed(sequence: Sequence, share: int) -> Feed:
+        end = sequence.held + share
+        rows = 1 if end == len(sequence.tokens) else 0
+        return Feed(sequence.slot, sequence.tokens[sequence.held : end], sequence.held, rows=rows)
+
+    @staticmethod
+    def _prompt_read(sequence: Sequence, now: float) -> None:
+        sequence.phase = Phase.DECODING
+        if sequence.predicted == 0:
+            sequence.prompt_done = sequence.last_emitted = now
+            sequence.stats.prompt_tokens = len(sequence.request.prompt)
+            sequence.stats.prompt_seconds = now - sequence.submitted
+
+    def _judge(self, sequence: Sequence, draft: Draft, rows: Row) -> list[Event]:
+        """Settle one sequence; an error that is its own ends it alone."""
+        try:
+            return self._settle(sequence, draft, rows)
+        except LlamaspecError as error:
+            return self._finish(sequence, FinishReason.ERROR, error)
+
+    def _settle(self, sequence: Sequence, draft: Draft, rows: Row) -> list[Event]:
+        """Take over what the main model made of a draft; cut both KV caches back to it."""
+        before = len(sequence.tokens)
+        verdict = verify(rows, draft, sequence.sampler, sequence.tokens, self._vocabulary.is_eog)
+        kept = verdict.tokens[: sequence.budget(self._main.context_size)]
+        pieces: list[Piece] = []
+        for position, token in enumerate(kept):
+            sequence.tokens.append(token)
+            if self._vocabulary.is_eog(token):
+                sequence.finish = FinishReason.STOP
+                break
+            pieces += sequence.text.push(self._vocabulary.piece(token), token, position < verdict.accepted)
+            if sequence.text.stopped:
+                sequence.finish = FinishReason.STOP
+                break
+        if sequence.finish is None and sequence.budget(self._main.context_size) <= 0:
+            sequence.finish = FinishReason.LENGTH
+        emitted = len(sequence.tokens) - before
+        right = before + min(verdict.accepted, emitted - 1)
+        if right < sequence.held:
+            sequence.held = self._main.truncate(sequence.slot, right)
+            if len(sequence.tokens) - sequence.held > self._main.max_rows:
+                sequence.phase = Phase.PREFILL  # the past could not be cut there: most of it is read again
+        if self._drafter:
+            self._drafter.settle(sequence.slot, sequence.tokens)
+        self._count(sequence, draft, verdict.accepted, emitted)
+        events: list[Event] = [self._text_event(sequence, piece) for piece in pieces]
+        if sequence.finish is not None:
+            events += self._finish(sequence, sequence.finish)
+        return events
+
+    def _count(self, sequence: Sequence, draft: Draft, accepted: int, emitted: int) -> None:
+        now = self._clock()
+        stats = sequence.stats
+        if stats.time_to_first_token is None:
+            stats.time_to_first_token = now - sequence.submitted
+        stats.record_draft(draft.width, accepted)
+        stats.record_tokens(emitted, now - sequence.last_emitted)
+        stats.predicted_seconds = now - sequence.prompt_done
+        sequence.last_emitted = now
+
+    @staticmethod
+    def _text_event(sequence: Sequence, piece: Piece) -> TextEvent:
+        return TextEvent(sequence.id, piece.text, piece.tokens, piece.drafted)
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, error: Exception | None = None
+    ) -> list[Event]:
+        """The one end of every request: its last text, its terminal event, its slot free and empty."""
+        events: list[Event] = [self._text_event(sequence, piece) for piece in sequence.text.finish()]
+        if sequence.phase is Phase.WAITING:
+            self._waiting.remove(sequence)
+        else:
+            self._running.remove(sequence)
+            self._main.truncate(sequence.slot, 0)
+            if self._drafter:
+                self._drafter.end(sequence.slot)
+            self._free.append(sequence.slot)
+        sequence.phase = Phase.DONE
+        sequence.finish = reason
+        return [*events, FinishEvent(sequence.id, reason, error)]
+
+
+def _cut_at_end(draft: Draft, is_eog: Callable[[int], bool]) -> None:
+    """Nothing behind an end of generation can be emitted."""
+    for position, token in enumerate(draft.tokens):
+        if is_eog(token):
+            del draft.tokens[position + 1 :], draft.proposals[position + 1 :]
+            draft.width = min(draft.width, position + 1)
+            return
+
+
+def _cut_at_forbidden(draft: Draft, grammar: Grammar) -> None:
+    """Nothing from the first token that the grammar forbids needs the main model."""
+    ahead = grammar.copy()
+    for position, token in enumerate(draft.tokens[: draft.width]):
+        if not ahead.allowed(np.array([token]))[0]:
+            draft.cut(position)
+            return
+        ahead.accept(token)
