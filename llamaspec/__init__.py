@@ -1,11 +1,11 @@
 """llamaspec: speculative decoding over llama.cpp that measures what it earns.
 
-    import llamaspec
+import llamaspec
 
-    with llamaspec.load("qwen2.5-coder-1.5b") as llm:
-        for event in llm.chat("Write a quick sort in Python"):
-            print(event.text, end="")
-        print(llm.stats.acceptance_rate)
+with llamaspec.load("qwen2.5-coder-1.5b") as llm:
+    for event in llm.chat("Write a quick sort in Python"):
+        print(event.text, end="")
+    print(llm.stats.acceptance_rate)
 """
 
 from importlib.metadata import PackageNotFoundError, version

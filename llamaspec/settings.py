@@ -47,12 +47,17 @@ class SpeculationSettings(Settings):
 class RuntimeSettings(Settings):
     """Where and how the models are evaluated."""
 
-    ctx_size: ContextSize = Field(4096, description="context in tokens; 0: as many as the model was trained on")
+    ctx_size: ContextSize = Field(
+        4096, description="context in tokens; 0: as many as the model was trained on"
+    )
     ctx_size_draft: ContextSize = Field(0, description="context of the draft model; 0: as the main model's")
     gpu_layers: GpuLayers = Field("auto", description="main layers on the GPU: auto (fit), all, or a number")
     gpu_layers_draft: GpuLayers = Field("auto", description="draft layers on the GPU, likewise")
     device: str = Field(
-        "auto", min_length=1, max_length=64, description="auto, cpu, cuda, metal, vulkan, …, or a device's own name"
+        "auto",
+        min_length=1,
+        max_length=64,
+        description="auto, cpu, cuda, metal, vulkan, …, or a device's own name",
     )
     threads: Threads = Field("auto", description="threads for single tokens; auto: the physical cores")
     threads_batch: Threads = Field("auto", description="threads for batches; auto: as threads")
@@ -72,10 +77,12 @@ class SamplingSettings(Settings):
     top_p: Probability = Field(0.95, description="1: off")
     min_p: Probability = Field(0.05, description="0: off")
     repeat_penalty: float = Field(1.0, gt=0.0, le=10.0, allow_inf_nan=False, description="1: off")
-    repeat_last_n: int = Field(64, ge=-1, le=MAX_CONTEXT, description="tokens the penalties look back on; -1: all")
+    repeat_last_n: int = Field(
+        64, ge=-1, le=MAX_CONTEXT, description="tokens the penalties look back on; -1: all"
+    )
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    seed: int | None = Field(None, ge=0, le=(1 << 64) - 1, description="none: a new one each time")
+    seed: int = Field(-1, ge=-1, le=(1 << 64) - 1, description="-1: a new one each time")
     ignore_eos: bool = False
     stop: tuple[str, ...] = Field((), max_length=16, description="texts that end the answer", strict=False)
 

@@ -1,7 +1,7 @@
-"""Renders one chat template for its parent process. Started by `llamaspec.templates`, never imported by the tool.
+"""Renders one chat template for its parent process. Started by `llamaspec.templates`, not imported by it.
 
-Protocol: JSON lines. The first line in is the setup (template, names of special tokens, limits), each later line
-holds the variables of one rendering. Each of those is answered by one line: {"text": …} or {"error": …, "line": …}.
+Protocol: JSON lines. The first line in is the setup (the template and its limits), each later line holds the
+variables of one rendering. Each of those is answered by one line: {"text": …} or {"error": …, "line": …}.
 
 Three walls stand between a template and the machine: Jinja's sandbox, an audit hook that refuses files,
 processes and sockets once the template is in play, and limits on time, memory and output.
@@ -19,12 +19,11 @@ from typing import Any
 if __name__ == "__main__":  # -I -S leaves out the package folders: the parent names the ones that are needed
     sys.path.extend(sys.argv[1:])
 
-import jinja2  # noqa: E402
-import jinja2.debug  # noqa: E402, F401  (Jinja imports it on the first error, when files can't be opened any more)
-from jinja2 import nodes  # noqa: E402
-from jinja2.ext import Extension  # noqa: E402
-from jinja2.parser import Parser  # noqa: E402
-from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: E402
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 REFUSED_EVENTS = (
     "open",
@@ -39,8 +38,14 @@ REFUSED_EVENTS = (
 )
 
 
+# Uses what Jinja imports only when it is first needed: after the audit hook is set no file can be opened.
+WARM_UP = (
+    "{{ 'a b' | wordwrap(9) | tojson | trim }}{{ strftime_now('%d %b %Y') }}{{ raise_exception('\\n') }}"
+)
+
+
 class GenerationTag(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's tokens for training: its body is rendered as is."""
+    """`{% generation %}…{% endgeneration %}` marks the assistant's tokens for training: its body stays."""
 
     tags = {"generation"}  # noqa: RUF012  (Jinja reads a plain set)
 
@@ -64,7 +69,7 @@ def tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Plain JSON: Jinja's own filter escapes `<`, `>`, `&` and `'` for HTML, which models never saw in training."""
+    """Plain JSON: Jinja's own filter escapes `<`, `>`, `&` and `'` for HTML, unlike the training data."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -113,18 +118,17 @@ def refuse_system_access(event: str, _arguments: object) -> None:
 
 def limit_memory(max_bytes: int) -> None:
     """Bound the address space where the system can; elsewhere the parent watches the process."""
-    try:
+    if sys.platform != "win32":
         import resource
-    except ImportError:
-        return
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
 
 
 @contextlib.contextmanager
 def end_process_after(seconds: float) -> Iterator[None]:
-    """Leave no endless loop behind when the parent is no longer there to end it. Works while the GIL is held."""
+    """Leave no endless loop behind when the parent is gone. Works even while the GIL is held."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
@@ -136,6 +140,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     setup = json.loads(sys.stdin.buffer.readline())
     limit_memory(setup["max_memory"])
+    with contextlib.suppress(jinja2.TemplateError):
+        render(compile_template(WARM_UP), {}, 100)
     sys.addaudithook(refuse_system_access)
     template: jinja2.Template | None = None
     failure: dict[str, object] = {}

@@ -2,7 +2,7 @@
 
 A template that comes inside a model file is a stranger's program. It is rendered in a child process
 (`template_child.py`), in Jinja's sandbox, within limits on time, memory and output, with no environment.
-Settings and helpers are those that Transformers documents for chat templates, because that is what authors write for.
+Settings and helpers are those that Transformers documents for chat templates: authors write for them.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""For a model file without a template. Most chat models know this form, but a guess it is: say so to the user."""
+"""For a model file without a template. Many chat models know this form, but it is a guess: tell the user."""
 
 TEMPLATE_OPTIONS = frozenset(
     {
@@ -41,7 +41,7 @@ TEMPLATE_OPTIONS = frozenset(
         "tools_in_user_message",
     }
 )
-"""Variables beside messages and tools that published templates read. Others are refused: they would be ignored."""
+"""Variables beside messages and tools that published templates read. Others would be ignored: refused."""
 
 MAX_OUTPUT = 4 << 20  # characters
 MAX_MEMORY = 1 << 30  # bytes
@@ -60,10 +60,11 @@ Message = Mapping[str, Any]
 
 
 class TemplateRenderer:
-    """One template, kept ready in a process of its own; start it early and its start-up hides behind the model load.
+    """One template, kept ready in a process of its own.
 
-    `template` is Jinja source, `bos` and `eos` the texts of those tokens. A template may write the BOS itself:
-    don't add a second one when its text is tokenised. `seconds` limits each rendering.
+    Made before the model is loaded, its start-up (about 0.1 s) costs nothing. `template` is Jinja source,
+    `bos` and `eos` the texts of those tokens. A template may write the BOS itself: don't add a second one
+    when its text is tokenised. `seconds` limits each rendering.
 
     Safe to share between threads: renderings are done one after the other.
     """
@@ -91,11 +92,12 @@ class TemplateRenderer:
     ) -> str:
         """The prompt text of a conversation.
 
-        `messages` and `tools` are as in OpenAI's chat API, with text content. Null or missing content is empty text,
-        except beside tool calls, where templates ask for it. Arguments of tool calls are handed on as they are.
+        `messages` and `tools` are as in OpenAI's chat API, with text content. Null or missing content is
+        empty text, except beside tool calls, where templates ask for it. Arguments of tool calls are handed
+        on as they are.
 
-        Raises UsageError for an option that is not in TEMPLATE_OPTIONS, TemplateError when the template refuses the
-        conversation, fails, or breaks a limit. After either the renderer can be used again.
+        Raises UsageError for an option that is not in TEMPLATE_OPTIONS, TemplateError when the template
+        refuses the conversation, fails, or breaks a limit. After either the renderer can be used again.
         """
         if unknown := sorted(options.keys() - TEMPLATE_OPTIONS):
             raise UsageError(
@@ -166,7 +168,7 @@ class TemplateRenderer:
         child.stdout.close()
 
     def _ask(self, request: bytes) -> dict[str, Any]:
-        """The child's reply. Whatever else happens, a child that did not answer properly is gone afterwards."""
+        """The child's reply. A child that did not answer properly is gone afterwards, whatever happens."""
         if self._closed:
             raise ClosedError("This template renderer is closed.")
         if self._child is None or self._child.poll() is not None:
@@ -242,13 +244,13 @@ def _resident_bytes(process: int) -> int:
 
 
 def _interpreter() -> str:
-    """The Python to run. In a Windows virtual environment `sys.executable` only starts the real one, unwatched."""
+    """The Python to run. In a Windows virtual environment `sys.executable` only starts the real one."""
     if sys.platform == "win32":
         return str(getattr(sys, "_base_executable", sys.executable))
     return sys.executable
 
 
 def _package_folders() -> list[str]:
-    """Where the child finds Jinja, wherever it is installed: the isolated interpreter looks in no such folder."""
-    origins = [importlib.util.find_spec(package) for package in ("jinja2", "markupsafe")]
-    return list(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in origins if spec and spec.origin))
+    """Where Jinja is installed: the isolated interpreter does not look there by itself."""
+    specs = [importlib.util.find_spec(package) for package in ("jinja2", "markupsafe")]
+    return list(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin))

@@ -177,13 +177,16 @@ def top_candidates(row: Row, count: int) -> NDArray[np.int64]:
         ids = np.flatnonzero(row > top - margin)
     if ids.size < count:
         ids = np.arange(row.size)
+    if ids.size > 4 * count:  # a flat row: find the last value that counts before anything is sorted
+        logits = row[ids]
+        ids = ids[logits >= np.partition(logits, ids.size - count)[ids.size - count]]
     return _descending(row, ids)[:count]
 
 
 def confidence(row: Row) -> float:
     """Probability of the best token among the ten best: what llama.cpp compares with p-min."""
     top = float(row.max())
-    near = row[row > top - _FIRST_MARGIN]
+    near = row[np.flatnonzero(row > top - _FIRST_MARGIN)]
     if near.size > 10:
         near = np.partition(near, near.size - 10)[-10:]
     return float(1.0 / np.exp(near - top).sum())

@@ -15,7 +15,7 @@ class Piece:
 
 @dataclass(slots=True)
 class TextStream:
-    """Text of one sequence. What may still become a stop string is held back; the stop string is never shown."""
+    """Text of one sequence. What may yet become a stop string is held back; a stop string is never shown."""
 
     stop: tuple[str, ...] = ()
     stopped: bool = False

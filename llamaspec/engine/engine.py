@@ -10,7 +10,8 @@ or `_finish`, so that the invariants of `Sequence` hold after every step.
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence as Seq
+from collections.abc import Callable, Generator
+from collections.abc import Sequence as Seq
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -30,8 +31,11 @@ from llamaspec.stats import Stats
 class Vocabulary(Protocol):
     """What the engine needs to know of tokens."""
 
-    vocab_size: int
-    eog_tokens: Seq[int]
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def eog_tokens(self) -> Seq[int]: ...
 
     def is_eog(self, token: int) -> bool: ...
 
@@ -85,7 +89,7 @@ class Engine:
             request=request,
             sampler=Sampler(
                 sampling,
-                secrets.randbits(64) if sampling.seed is None else sampling.seed,
+                secrets.randbits(64) if sampling.seed < 0 else sampling.seed,
                 grammar=request.grammar,
                 banned=self._vocabulary.eog_tokens if sampling.ignore_eos else (),
             ),
@@ -107,7 +111,7 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def generate(self, request: Request, stats: Stats | None = None) -> Iterator[Event]:
+    def generate(self, request: Request, stats: Stats | None = None) -> Generator[Event]:
         """Run one request to its end. Closing the iterator early cancels it.
 
         `stats`, where given, counts what happens; an error inside the engine is raised here.
@@ -138,7 +142,23 @@ class Engine:
         try:
             return self._round()
         except LlamaspecError as error:
-            return [event for s in list(self._running) for event in self._finish(s, FinishReason.ERROR, error)]
+            return [
+                event for s in list(self._running) for event in self._finish(s, FinishReason.ERROR, error)
+            ]
+
+    def logits(self, tokens: Seq[int]) -> Row:
+        """What the main model makes of a text: a copy of its last row. Only while nothing is running."""
+        self._check_open()
+        if self.busy or not tokens:
+            raise UsageError("Logits are read of a text that is not empty, while no request is running.")
+        slot, step = self._free[0], self._main.batch_size
+        try:
+            for start in range(0, len(tokens), step):
+                [rows] = self._main.decode([Feed(slot, tokens[start : start + step], start, rows=1)])
+            row: Row = rows[-1].copy()
+            return row
+        finally:
+            self._main.truncate(slot, 0)
 
     def close(self) -> None:
         """End every request and free the backends. A second call does nothing."""

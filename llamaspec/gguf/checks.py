@@ -8,26 +8,34 @@ for every architecture.
 
 import math
 import re
+from collections import Counter
 
 from llamaspec.errors import UnsupportedModelError
 from llamaspec.gguf.header import Array, Header, Tensor, shown
-from llamaspec.gguf.hparams import Hyperparameters, read_hyperparameters
+from llamaspec.gguf.hparams import (
+    STATE_TENSOR,
+    STATEFUL_WITHOUT_NAME,
+    Hyperparameters,
+    read_hyperparameters,
+)
 from llamaspec.gguf.vocab import NO_TOKEN, Vocabulary, read_vocabulary
 
 MAX_EXPERTS = 1024
 MAX_HPARAM = (1 << 31) - 1
 
 _NOT_GENERATIVE = re.compile(
-    r"clip|bert|.*-bert(-.*)?|.*bert|t5|t5encoder|gemma-embedding|llama-embed|wavtokenizer-dec|pockettts"
+    r"clip|.*bert(-.*)?|t5|t5encoder|gemma-embedding|llama-embed|wavtokenizer-dec|pockettts|"
+    r"eagle3|dflash|gemma4-assistant"
 )
-# Architectures whose graph asserts that rotary embedding covers the whole head, and equal key and value sizes.
-_WHOLE_HEAD_ROTARY = frozenset(
-    """apertus arcee arctic baichuan chameleon codeshell dbrx deci deepseek dots1 dream ernie4_5 ernie4_5-moe
-    exaone exaone-moe exaone4 falcon granite granitemoe grok grovemoe hunyuan-dense hunyuan-moe hunyuan_vl
-    internlm2 llada llada-moe llama llama4 maincoder mistral3 nemotron olmo olmo2 olmoe orion paddleocr
-    pangu-embedded plamo qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3vl qwen3vlmoe rnd1 seed_oss smallthinker
-    smollm3 starcoder2 xverse""".split()
-)
+# Architectures whose graph asserts that a head's keys, values and rotated dimensions have one size.
+_WHOLE_HEAD_ROTARY = """
+    apertus arcee arctic baichuan chameleon codeshell cogvlm dbrx deci deepseek dots1 dream ernie4_5
+    ernie4_5-moe exaone exaone-moe exaone4 falcon granite granitemoe grok grovemoe hunyuan-dense
+    hunyuan-moe hunyuan_vl internlm2 jais2 llada llada-moe llama llama4 maincoder mellum mistral3 olmo
+    olmo2 olmoe orion paddleocr pangu-embedded plamo qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3vl
+    qwen3vlmoe rnd1 seed_oss smallthinker smollm3 starcoder2 talkie xverse
+"""
+_WITHOUT_HEADS = re.compile(r"mamba2?|a?rwkv\d+(qwen2)?")
 _ROPE_SCALING = frozenset(["none", "linear", "yarn", "longrope"])
 # Formats of intermediate results and of whole numbers: nothing multiplies with weights stored in them.
 _NOT_WEIGHTS = frozenset(["Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"])
@@ -59,7 +67,7 @@ def _check_purpose(header: Header) -> None:
     if kind not in (None, "model"):
         what = f"is of the type {shown(kind)}, not a model"
     elif _NOT_GENERATIVE.fullmatch(arch):
-        what = f"has the architecture {shown(arch)}, which does not generate text token by token"
+        what = f"has the architecture {shown(arch)}, which does not generate text by itself"
     elif header.flag(f"{arch}.attention.causal") is False:
         what = "has attention in both directions: it embeds text, and does not generate it"
     elif header.integer(f"{arch}.pooling_type"):
@@ -87,13 +95,15 @@ def _check_numbers(header: Header, arch: str) -> None:
 
 
 def _check_heads(header: Header, hparams: Hyperparameters) -> None:
+    if not hparams.heads[0] and not _WITHOUT_HEADS.fullmatch(hparams.architecture):
+        raise header.corrupt("has no attention heads, which its architecture needs")
     for layer, (heads, kv_heads) in enumerate(zip(hparams.heads, hparams.kv_heads, strict=True)):
         if kv_heads and (heads % kv_heads or heads < kv_heads):
             raise header.corrupt(
                 f"has {heads} attention heads over {kv_heads} key-value heads in layer {layer}, "
                 "which do not divide evenly"
             )
-    if hparams.heads[0] and hparams.embedding < hparams.heads[0]:
+    if hparams.embedding < hparams.heads[0]:
         raise header.corrupt(f"has more attention heads than its embedding length of {hparams.embedding}")
 
 
@@ -115,7 +125,7 @@ def _check_rotary(header: Header, hparams: Hyperparameters) -> None:
     rotary = header.integer(f"{arch}.rope.dimension_count")
     if rotary is not None and (rotary % 2 or not 0 <= rotary <= hparams.key_length):
         raise header.corrupt(f"rotates {rotary} of the {hparams.key_length} dimensions of a head")
-    if arch in _WHOLE_HEAD_ROTARY:
+    if arch in _WHOLE_HEAD_ROTARY.split():
         sizes = {hparams.key_length, hparams.value_length, hparams.key_length if rotary is None else rotary}
         if len(sizes) > 1:
             raise header.corrupt("has heads whose keys, values and rotated dimensions are not the same size")
@@ -137,9 +147,8 @@ def _check_experts(header: Header, arch: str) -> None:
     if groups > 1:
         sound = sound and experts % groups == 0 and 0 < groups_used < groups
     if not sound:
-        raise header.corrupt(
-            f"uses {most_used} of {experts} experts and {groups_used} of {groups} groups of them, which can't be"
-        )
+        counts = f"{most_used} of {experts} experts and {groups_used} of {groups} groups of them"
+        raise header.corrupt(f"uses {counts}, which can't be")
 
 
 def _check_state_space(header: Header, hparams: Hyperparameters) -> None:
@@ -168,11 +177,9 @@ def _check_state_space(header: Header, hparams: Hyperparameters) -> None:
 def _check_vocabulary(header: Header, vocabulary: Vocabulary) -> None:
     texts = vocabulary.texts
     distinct = set(texts)
-    # llama.cpp gives each empty text a name of its own; any other text must be there once.
-    if len(distinct) + max(0, texts.count(b"") - 1) != len(texts):
-        seen: set[bytes] = set()
-        again = next(text for text in texts if text and (text in seen or seen.add(text)))
-        raise header.corrupt(f"has the token {shown(again)} twice in its vocabulary")
+    if len(distinct) != len(texts):
+        again = Counter(texts).most_common(1)[0][0]
+        raise header.corrupt(f"has the token {shown(again)} more than once in its vocabulary")
     for key in ("scores", "token_type"):
         value = header.values.get(f"tokenizer.ggml.{key}")
         if value is not None and (not isinstance(value, Array) or value.count < len(texts)):
@@ -211,11 +218,46 @@ def _check_tensors(header: Header, hparams: Hyperparameters, vocabulary: Vocabul
             f"has token embeddings of shape {list(embeddings.shape)} for {vocabulary.size} tokens "
             f"and an embedding length of {hparams.embedding}"
         )
+    _check_attention(header, hparams, by_name)
     for tensor in header.tensors:
         if not _storable(tensor):
             raise header.corrupt(
                 f"stores tensor {shown(tensor.name)} as {tensor.type.name}, which can't be run"
             )
+
+
+def _check_attention(header: Header, hparams: Hyperparameters, tensors: dict[str, Tensor]) -> None:
+    """Where a layer's attention is of the common kind, its matrices hold as many heads as the keys say.
+
+    Layers with a recurrent state, or with latent or shared keys, are left to llama.cpp.
+    """
+    arch = hparams.architecture
+    if arch in STATEFUL_WITHOUT_NAME:
+        return
+    key_sizes = {hparams.key_length, header.integer(f"{arch}.attention.key_length_swa")}
+    value_sizes = {hparams.value_length, header.integer(f"{arch}.attention.value_length_swa")}
+    stateful = {tensor.name.split(".")[1] for tensor in tensors.values() if STATE_TENSOR.match(tensor.name)}
+    for layer, (heads, kv_heads) in enumerate(zip(hparams.heads, hparams.kv_heads, strict=True)):
+        prefix = f"blk.{layer}.attn_"
+        if not kv_heads or str(layer) in stateful or prefix + "k.weight" not in tensors:
+            continue
+        keys = {kv_heads * size for size in key_sizes if size}
+        values = {kv_heads * size for size in value_sizes if size}
+        # Some architectures keep a gate beside each query.
+        queries = {gate * heads * size for size in key_sizes if size for gate in (1, 2)}
+        mixed = {heads * size for size in value_sizes if size}
+        for name, dimension, sizes in (
+            ("k", 1, keys),
+            ("v", 1, values),
+            ("q", 1, queries),
+            ("output", 0, mixed),
+        ):
+            tensor = tensors.get(f"{prefix}{name}.weight")
+            if tensor and (len(tensor.shape) != 2 or tensor.shape[dimension] not in sizes):
+                raise header.corrupt(
+                    f"has tensor {shown(tensor.name)} of shape {list(tensor.shape)}, which does not fit "
+                    f"{heads} heads and {kv_heads} key-value heads of {hparams.key_length}"
+                )
 
 
 def _storable(tensor: Tensor) -> bool:

@@ -52,9 +52,10 @@ _HINT = "Fetch the file again: it is damaged, incomplete, or was made to do harm
 
 
 def shown(text: str | bytes, limit: int = 64) -> str:
-    """`text` quoted for a message: escaped, and cut to about `limit` characters."""
-    quoted = ascii(text[:limit]) if isinstance(text, str) else repr(text[:limit]).removeprefix("b")
-    return quoted + ("…" if len(text) > limit else "")
+    """`text` quoted for a message: what can't be printed is escaped, what goes beyond `limit` is left out."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return repr(text[:limit]) + ("…" if len(text) > limit else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ class Header:
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
-        if value is not None and not isinstance(value, str):
+        # C strings end at a zero byte: what follows one would be read here and not there.
+        if value is not None and (not isinstance(value, str) or "\0" in value):
             raise self.corrupt(f"has no text in its key {shown(key)}")
         return value
 
@@ -340,13 +342,10 @@ def _check_extents(reader: _Reader, tensors: tuple[Tensor, ...], alignment: int)
     start = -(-reader.position // alignment) * alignment
     expected = 0
     for tensor in tensors:
+        what = f"tensor {shown(tensor.name)}"
         if tensor.offset != expected:
-            raise reader.corrupt(
-                f"tensor {shown(tensor.name)} is at offset {tensor.offset}, not at {expected}"
-            )
+            raise reader.corrupt(f"{what} is at offset {tensor.offset}, not at {expected}")
         end = start + expected + tensor.bytes
         if end > reader.size:
-            raise reader.corrupt(
-                f"tensor {shown(tensor.name)} ends at byte {end}, past the end of the file ({reader.size} bytes)"
-            )
+            raise reader.corrupt(f"{what} ends at byte {end}, past the end of the file ({reader.size} bytes)")
         expected += -(-tensor.bytes // alignment) * alignment

@@ -1,12 +1,17 @@
 """The hyperparameters of a model file, per layer where they can differ by layer."""
 
+import re
 from dataclasses import dataclass
 
 from llamaspec.errors import UnsupportedModelError
 from llamaspec.gguf.header import Array, Header, shown
 
 MAX_LAYERS = 512
-# Heads and head sizes are multiplied in 32 bits, where a larger product would wrap around to a plausible size.
+# Weights of layers that keep a state of fixed size instead of keys and values, or beside them.
+STATE_TENSOR = re.compile(r"blk\.\d+\.(ssm|shortconv|time_mix)[._]")
+# Hybrid architectures in which the weights of such layers are named like attention.
+STATEFUL_WITHOUT_NAME = ("minimax-01", "deepseek4")
+# Heads and head sizes are multiplied in 32 bits: a larger product would wrap around to a plausible one.
 MAX_HEADS = MAX_HEAD_SIZE = (1 << 16) - 1
 
 
@@ -14,11 +19,13 @@ MAX_HEADS = MAX_HEAD_SIZE = (1 << 16) - 1
 class Hyperparameters:
     """Sizes that a model's own keys claim, already within bounds.
 
-    `heads` and `kv_heads` have one entry per layer; 0 key-value heads mean a layer without attention.
+    `layers` counts the `extra_layers` at the end too: they predict further tokens, and plain decoding skips
+    them. `heads` and `kv_heads` have one entry per layer; 0 key-value heads mean a layer without attention.
     """
 
     architecture: str
     layers: int
+    extra_layers: int
     context: int
     embedding: int
     heads: tuple[int, ...]
@@ -35,7 +42,7 @@ def read_hyperparameters(header: Header) -> Hyperparameters:
         raise header.corrupt("does not name an architecture")
     if f"{arch}.block_count" not in header.values:
         raise UnsupportedModelError(
-            f"{header.path.name} describes no layers of its architecture {shown(arch)}: it is no language model.",
+            f"{header.path.name} has no layers of its architecture {shown(arch)}: it is no language model.",
             "Use the GGUF file of a text generation model.",
         )
     layers = _size(header, f"{arch}.block_count", 1, MAX_LAYERS)
@@ -46,6 +53,7 @@ def read_hyperparameters(header: Header) -> Hyperparameters:
     return Hyperparameters(
         architecture=arch,
         layers=layers,
+        extra_layers=_size(header, f"{arch}.nextn_predict_layers", 0, layers - 1, 0),
         context=_size(header, f"{arch}.context_length", 1, (1 << 31) - 1),
         embedding=embedding,
         heads=heads,

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,9 +13,7 @@ from llamaspec.hub.sources import RelativeName, RepoId, Revision
 
 _FORMS = "Name a model as path/to/model.gguf, owner/repo:QUANT or owner/repo/file.gguf[@revision]."
 _QUANT_FORM = re.compile(r"(?P<repo>[^/:@]+/[^/:@]+):(?P<quant>[A-Za-z0-9][\w.-]*)(?:@(?P<revision>.+))?")
-_FILE_FORM = re.compile(
-    r"(?P<repo>[^/:@]+/[^/:@]+)/(?P<file>.+?\.gguf)(?:@(?P<revision>.+))?", re.IGNORECASE
-)
+_FILE_FORM = re.compile(r"(?P<repo>[^/:@]+/[^/:@]+)/(?P<file>.+?\.gguf)(?:@(?P<revision>.+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,8 @@ def _repo_and_revision(text: str, form: re.Match[str]) -> tuple[str, str]:
     return _checked(text, RepoId, form["repo"]), _checked(text, Revision, form["revision"] or "main")
 
 
-def _checked(text: str, kind: object, value: str) -> str:
+def _checked(text: str, kind: Any, value: str) -> str:
     try:
-        checked: str = TypeAdapter[str](kind).validate_python(value)
+        return TypeAdapter[str](kind).validate_python(value)
     except ValidationError:
         raise UsageError(f"{text!r} does not name a model: {value!r} is not valid there.", _FORMS) from None
-    return checked

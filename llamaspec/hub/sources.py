@@ -27,8 +27,18 @@ def _stays_inside(name: str) -> str:
     return name
 
 
+def _is_accepted_by_the_hub(repo: str) -> str:
+    if "--" in repo or ".." in repo or repo.endswith(("-", ".", ".git")):
+        raise ValueError(f"{repo!r} is not a name that a repository can have")
+    return repo
+
+
 RelativeName = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_stays_inside)]
-RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+RepoId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$"),
+    AfterValidator(_is_accepted_by_the_hub),
+]
 Revision = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]{0,127}$"), AfterValidator(_stays_inside)
 ]
@@ -69,8 +79,8 @@ class ModelSource(Settings):
     file: RelativeName
     revision: Revision = "main"
     sha256: Sha256 | None = None
-    size: int | None = Field(None, ge=1, le=MAX_MODEL_BYTES, description="bytes")
-    mirrors: tuple[WheelMirror | HubMirror, ...] = Field((), max_length=16, strict=False)
+    size: int | None = Field(default=None, ge=1, le=MAX_MODEL_BYTES, description="bytes")
+    mirrors: tuple[WheelMirror | HubMirror, ...] = Field(default=(), max_length=16, strict=False)
 
     def model_post_init(self, _context: object) -> None:
         if self.sha256 is None and any(isinstance(mirror, WheelMirror) for mirror in self.mirrors):

@@ -69,4 +69,6 @@ def check_decode(code: int, tokens: int) -> None:
     if code == 2:
         raise DecodeAborted("The evaluation was stopped.")
     kind = "refused the batch" if code == -1 else "failed to evaluate the batch"
-    raise DecodeError(f"llama.cpp {kind} ({code}): {last_complaint()}", "Run again with --verbose for its log.")
+    raise DecodeError(
+        f"llama.cpp {kind} ({code}): {last_complaint()}", "Run again with --verbose for its log."
+    )

@@ -113,7 +113,9 @@ class Context:
             self._keep_checkpoint(feed)
         self._batch.fill(feeds)
         api.check_decode(int(lib.llama_decode(pointer, self._batch.struct)), total)
-        logits = self._logits.view(lib.llama_get_logits(pointer), rows) if rows else np.empty((0, 0), np.float32)
+        logits = (
+            self._logits.view(lib.llama_get_logits(pointer), rows) if rows else np.empty((0, 0), np.float32)
+        )
         views, start = [], 0
         for feed in feeds:
             self._last_position[feed.sequence] = feed.position
@@ -143,7 +145,9 @@ class Context:
 
     def _keep_checkpoint(self, feed: Feed) -> None:
         """Save the state that a rejected draft goes back to, where nothing else can take it back."""
-        if self._model.keeps_all_positions or (self._rollback >= feed.draft and feed.draft < len(feed.tokens)):
+        if self._model.keeps_all_positions or (
+            self._rollback >= feed.draft and feed.draft < len(feed.tokens)
+        ):
             return
         if feed.draft == 0:
             self._checkpoints.pop(feed.sequence, None)
@@ -236,7 +240,7 @@ class _Logits:
     def view(self, pointer: Any, rows: int) -> Row:
         address = ctypes.addressof(pointer.contents)
         if address != self._address or rows > len(self._rows):
-            buffer = (ctypes.c_float * (rows * self._vocab_size)).from_address(address)
+            buffer: Any = (ctypes.c_float * (rows * self._vocab_size)).from_address(address)
             self._rows = np.frombuffer(buffer, np.float32).reshape(rows, self._vocab_size)
             self._address = address
         return self._rows[:rows]

@@ -44,7 +44,10 @@ class NativeGrammar:
         candidates = np.zeros(tokens.size, _CANDIDATE)
         candidates["id"] = tokens
         array = lib.llama_token_data_array(
-            data=candidates.ctypes.data_as(lib.llama_token_data_p), size=tokens.size, selected=-1, sorted=False
+            data=candidates.ctypes.data_as(lib.llama_token_data_p),
+            size=tokens.size,
+            selected=-1,
+            sorted=False,
         )
         lib.llama_sampler_apply(self.pointer, ctypes.byref(array))
         return np.asarray(candidates["logit"] == 0.0)
@@ -83,7 +86,7 @@ def schema_to_grammar(schema: str) -> str:
         parsed = json.loads(schema)
         if not isinstance(parsed, dict):
             raise GrammarError("A JSON schema is an object.", "Give at least {} for any JSON value.")
-        if "://" in json.dumps([v for v in _values(parsed, "$ref")]):
+        if "://" in json.dumps(_values(parsed, "$ref")):
             raise GrammarError("The JSON schema refers to another address, and none is fetched.")
         return str(json_schema_to_gbnf(schema))
     except json.JSONDecodeError as error:

@@ -43,7 +43,9 @@ class Model:
         if tensor_split:
             params.tensor_split = split
         if progress is not None:
-            params.progress_callback = lib.llama_progress_callback(lambda done, _data: (progress(done), True)[1])
+            params.progress_callback = lib.llama_progress_callback(
+                lambda done, _data: (progress(done), True)[1]
+            )
         self._pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._pointer:
             raise ModelFileError(
@@ -76,9 +78,7 @@ class Model:
     @cached_property
     def keeps_all_positions(self) -> bool:
         """False where the past can't be cut token by token: recurrent and hybrid models."""
-        return not (
-            lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer)
-        )
+        return not (lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer))
 
     @cached_property
     def sliding_window(self) -> int:

@@ -193,7 +193,12 @@ def test_a_failure_names_its_line_and_leaves_the_renderer_usable() -> None:
     ],
 )
 def test_the_sandbox_holds(template: str) -> None:
-    assert "failed" in failure(template)
+    try:
+        text = render(template)
+    except TemplateError as error:
+        assert "use the system" not in error.message  # that is the second wall
+        text = ""
+    assert text == ""
 
 
 def in_child(*lines: str) -> subprocess.CompletedProcess[str]:
@@ -258,23 +263,21 @@ def test_huge_output_is_cut_off() -> None:
 @pytest.mark.parametrize(
     "template",
     [
-        "{% set ns = namespace(x='x' * 1000) %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set n = namespace(x='x' * 99) %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
         "{{ 'x' * 10**12 }}",
         "{{ '%99999999999d' % 1 }}",
     ],
 )
-def test_memory_is_bounded(template: str) -> None:
+def test_memory_is_bounded(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "MAX_MEMORY", 1 << 28)
     message = failure(template)
     assert any(reason in message for reason in ("memory", "Overflow", "too"))
 
 
 def test_memory_is_watched_where_the_system_sets_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        templates, "MAX_MEMORY", 1 << 20
-    )  # watched by the parent; the child was started before
     with TemplateRenderer(NESTED) as renderer:
-        assert renderer._child is not None
-        with pytest.raises(TemplateError, match="too much memory"):
+        monkeypatch.setattr(templates, "MAX_MEMORY", 1 << 20)  # the child was told the usual limit
+        with pytest.raises(TemplateError, match=r"was stopped: .*too much memory"):
             renderer.render(HELLO)
 
 

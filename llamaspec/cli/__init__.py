@@ -1,0 +1,72 @@
+"""The command line: one small file per command, registered here; errors become exit codes here."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llamaspec.cli import check, ls, profile, pull, rm, run, show
+from llamaspec.errors import LlamaspecError
+
+app = typer.Typer(
+    name="llamaspec",
+    help="Speculative decoding on your own machine: lossless, measured, one command.",
+    epilog='Start with: llamaspec run "Write a quick sort in Python"',
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run.run)
+app.command()(pull.pull)
+app.command()(ls.ls)
+app.command()(show.show)
+app.command()(rm.rm)
+app.command()(check.check)
+app.add_typer(profile.app, name="profile")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from llamaspec import __version__
+
+        typer.echo(f"llamaspec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of `llamaspec`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe or an old console may not hold every character that a model writes.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    try:
+        app()
+    except LlamaspecError as error:
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def report(error: LlamaspecError) -> int:
+    """Print an error to standard error; its exit code."""
+    if "--verbose" in sys.argv[1:]:
+        import traceback
+
+        traceback.print_exception(error)
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    if error.hint:
+        console.print(Text.assemble(("hint:  ", "bold"), error.hint))
+    return error.exit_code

@@ -1,0 +1,25 @@
+"""Ctrl-C that lets the round in flight finish."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class Interrupt:
+    """While entered, the first Ctrl-C sets `asked`; a second one interrupts at once, as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)

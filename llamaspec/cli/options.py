@@ -1,0 +1,292 @@
+"""Options that several commands share, under llama.cpp's names.
+
+A parameter that sets something is named as the settings' key, so that `overrides` can tell where
+it goes. Each has an environment variable `LLAMASPEC_` + its name; a flag wins over it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from llamaspec.settings import (
+    ChatSettings,
+    KVType,
+    RuntimeSettings,
+    SamplingSettings,
+    Settings,
+    SpeculationSettings,
+)
+
+_SECTIONS: dict[str, type[Settings]] = {
+    "speculation": SpeculationSettings,
+    "runtime": RuntimeSettings,
+    "sampling": SamplingSettings,
+    "chat": ChatSettings,
+}
+_MODELS, _SPECULATION, _RUNTIME, _SAMPLING = "Models", "Speculation", "Runtime", "Sampling"
+
+
+def overrides(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings that a command's parameters name, by section; what was not given is left out."""
+    return {
+        section: {
+            key: parameters[key] for key in settings.model_fields if parameters.get(key) not in (None, [], ())
+        }
+        for section, settings in _SECTIONS.items()
+    }
+
+
+def _layers(text: str) -> int | str:
+    return text if text in ("auto", "all") else _integer(text, "auto, all or a number of layers")
+
+
+def _threads(text: str) -> int | str:
+    return "auto" if text in ("auto", "-1") else _integer(text, "auto or a number of threads")
+
+
+def _integer(text: str, wanted: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not {wanted}.") from None
+
+
+def _option(*names: str, key: str, help: str, panel: str, **more: Any) -> Any:
+    return typer.Option(
+        *names,
+        help=help,
+        rich_help_panel=panel,
+        envvar=f"LLAMASPEC_{key.upper()}",
+        show_default=False,
+        **more,
+    )
+
+
+Profile = Annotated[
+    str | None,
+    _option(
+        "--profile", "-p", key="profile", panel=_MODELS, help="Profile: a name, a YAML file or an address."
+    ),
+]
+Model = Annotated[
+    str | None,
+    _option(
+        "-m",
+        "--model",
+        key="model",
+        panel=_MODELS,
+        help="Main model: a file, owner/repo:QUANT or owner/repo/file.gguf. Replaces the profile's pair.",
+    ),
+]
+ModelDraft = Annotated[
+    str | None,
+    _option("-md", "--model-draft", key="model_draft", panel=_MODELS, help="Draft model, named likewise."),
+]
+DraftMismatch = Annotated[
+    Literal["stop", "plain"],
+    typer.Option(
+        "--draft-mismatch",
+        rich_help_panel=_MODELS,
+        help="When the draft model's vocabulary is another one: stop, or go on without it.",
+    ),
+]
+
+NoSpec = Annotated[
+    bool, typer.Option("--no-spec", rich_help_panel=_SPECULATION, help="Plain decoding: draft nothing.")
+]
+DraftMax = Annotated[
+    int | None,
+    _option(
+        "--draft-max", "--draft", key="draft_max", panel=_SPECULATION, help="Most tokens drafted in a round."
+    ),
+]
+DraftMin = Annotated[
+    int | None,
+    _option("--draft-min", key="draft_min", panel=_SPECULATION, help="A shorter draft is not verified."),
+]
+PMin = Annotated[
+    float | None,
+    _option(
+        "--draft-p-min",
+        key="p_min",
+        panel=_SPECULATION,
+        help="Stop drafting where the draft's best token is less probable.",
+    ),
+]
+
+CtxSize = Annotated[
+    int | None,
+    _option("-c", "--ctx-size", key="ctx_size", panel=_RUNTIME, help="Context in tokens; 0: as trained."),
+]
+CtxSizeDraft = Annotated[
+    int | None,
+    _option(
+        "-cd", "--ctx-size-draft", key="ctx_size_draft", panel=_RUNTIME, help="The draft's; 0: as the main's."
+    ),
+]
+GpuLayers = Annotated[
+    Any,
+    _option(
+        "-ngl",
+        "--gpu-layers",
+        "--n-gpu-layers",
+        key="gpu_layers",
+        panel=_RUNTIME,
+        parser=_layers,
+        metavar="auto|all|N",
+        help="Main layers on the GPU; auto fits them.",
+    ),
+]
+GpuLayersDraft = Annotated[
+    Any,
+    _option(
+        "-ngld",
+        "--gpu-layers-draft",
+        "--n-gpu-layers-draft",
+        key="gpu_layers_draft",
+        panel=_RUNTIME,
+        parser=_layers,
+        metavar="auto|all|N",
+        help="Draft layers on the GPU.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    _option(
+        "--device",
+        key="device",
+        panel=_RUNTIME,
+        metavar="auto|cpu|cuda|metal|vulkan|…",
+        help="Where to compute, or a device's own name.",
+    ),
+]
+Threads = Annotated[
+    Any,
+    _option(
+        "-t",
+        "--threads",
+        key="threads",
+        panel=_RUNTIME,
+        parser=_threads,
+        metavar="auto|N",
+        help="CPU threads.",
+    ),
+]
+ThreadsBatch = Annotated[
+    Any,
+    _option(
+        "-tb",
+        "--threads-batch",
+        key="threads_batch",
+        panel=_RUNTIME,
+        parser=_threads,
+        metavar="auto|N",
+        help="CPU threads for prompts and verification.",
+    ),
+]
+FlashAttn = Annotated[
+    Literal["auto", "on", "off"] | None,
+    _option(
+        "-fa",
+        "--flash-attn",
+        key="flash_attn",
+        panel=_RUNTIME,
+        metavar="auto|on|off",
+        help="Flash attention.",
+    ),
+]
+CacheTypeK = Annotated[
+    KVType | None,
+    _option(
+        "-ctk",
+        "--cache-type-k",
+        key="cache_type_k",
+        panel=_RUNTIME,
+        metavar="TYPE",
+        help="f16, q8_0, q4_0, …",
+    ),
+]
+CacheTypeV = Annotated[
+    KVType | None,
+    _option(
+        "-ctv", "--cache-type-v", key="cache_type_v", panel=_RUNTIME, metavar="TYPE", help="Likewise for V."
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    _option("-b", "--batch-size", key="batch_size", panel=_RUNTIME, help="Most tokens in one decode."),
+]
+UbatchSize = Annotated[
+    int | None,
+    _option("-ub", "--ubatch-size", key="ubatch_size", panel=_RUNTIME, help="Most tokens evaluated at once."),
+]
+
+NPredict = Annotated[
+    int | None,
+    _option(
+        "-n", "--predict", "--n-predict", key="n_predict", panel=_SAMPLING, help="Most tokens; -1: no limit."
+    ),
+]
+Temperature = Annotated[
+    float | None, _option("--temp", "--temperature", key="temperature", panel=_SAMPLING, help="0: greedy.")
+]
+TopK = Annotated[int | None, _option("--top-k", key="top_k", panel=_SAMPLING, help="0: off.")]
+TopP = Annotated[float | None, _option("--top-p", key="top_p", panel=_SAMPLING, help="1: off.")]
+MinP = Annotated[float | None, _option("--min-p", key="min_p", panel=_SAMPLING, help="0: off.")]
+RepeatPenalty = Annotated[
+    float | None, _option("--repeat-penalty", key="repeat_penalty", panel=_SAMPLING, help="1: off.")
+]
+RepeatLastN = Annotated[
+    int | None,
+    _option(
+        "--repeat-last-n",
+        key="repeat_last_n",
+        panel=_SAMPLING,
+        help="Tokens penalties look back on; -1: all.",
+    ),
+]
+PresencePenalty = Annotated[
+    float | None, _option("--presence-penalty", key="presence_penalty", panel=_SAMPLING, help="0: off.")
+]
+FrequencyPenalty = Annotated[
+    float | None, _option("--frequency-penalty", key="frequency_penalty", panel=_SAMPLING, help="0: off.")
+]
+Seed = Annotated[
+    int | None, _option("-s", "--seed", key="seed", panel=_SAMPLING, help="-1: a new one each time.")
+]
+IgnoreEos = Annotated[
+    bool | None,
+    _option("--ignore-eos", key="ignore_eos", panel=_SAMPLING, help="Go on until the limit is reached."),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop", "-r", rich_help_panel=_SAMPLING, show_default=False, help="Text that ends the answer."
+    ),
+]
+Grammar = Annotated[
+    str | None,
+    typer.Option(
+        "--grammar", rich_help_panel=_SAMPLING, show_default=False, help="GBNF that the answer obeys."
+    ),
+]
+GrammarFile = Annotated[
+    Path | None,
+    typer.Option("--grammar-file", rich_help_panel=_SAMPLING, show_default=False, help="GBNF from a file."),
+]
+JsonSchema = Annotated[
+    str | None,
+    typer.Option(
+        "-j",
+        "--json-schema",
+        rich_help_panel=_SAMPLING,
+        show_default=False,
+        help="JSON schema that the answer obeys.",
+    ),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", "-sys", show_default=False, help="System prompt.", envvar="LLAMASPEC_SYSTEM"),
+]

@@ -1,0 +1,51 @@
+"""Where a prompt and its grammar come from."""
+
+from pathlib import Path
+from typing import TextIO
+
+from llamaspec.errors import FileMissingError, UsageError
+
+_MAX_BYTES = 1 << 24
+
+
+def read_prompt(argument: str | None, file: Path | None, standard_input: TextIO) -> str:
+    """File, standard input and argument, whichever there are, joined by an empty line in this order."""
+    parts = []
+    if file is not None:
+        parts.append(read_text(file))
+    if not standard_input.isatty() and not (file is None and argument is None and standard_input.closed):
+        parts.append(standard_input.read())
+    if argument is not None:
+        parts.append(argument)
+    prompt = "\n\n".join(part.rstrip("\n") for part in parts if part.strip())
+    if not prompt:
+        raise UsageError("There is no prompt.", 'Give one: llamaspec run "Write a quick sort in Python"')
+    return prompt
+
+
+def constraint(grammar: str | None, grammar_file: Path | None, json_schema: str | None) -> str | None:
+    """The GBNF that one of the three options names, if any."""
+    given = [option for option in (grammar, grammar_file, json_schema) if option is not None]
+    if len(given) > 1:
+        raise UsageError(
+            "--grammar, --grammar-file and --json-schema exclude each other.", "Give one of them."
+        )
+    if json_schema is not None:
+        from llamaspec.native.grammar import schema_to_grammar
+
+        return schema_to_grammar(json_schema)
+    return read_text(grammar_file) if grammar_file is not None else grammar
+
+
+def read_text(path: Path) -> str:
+    """A text file of the user's, UTF-8."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path} is larger than {_MAX_BYTES >> 20} MiB.")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileMissingError(f"There is no file {path}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text.") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.") from error

@@ -1,0 +1,46 @@
+"""`llamaspec pull`: fetch models ahead of their use."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llamaspec.hub.models import LocalModel, Progress
+
+
+def pull(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PROFILE|REFERENCE...",
+            help="A profile (for its main and draft), owner/repo:QUANT, or owner/repo/file.gguf[@revision].",
+            show_default=False,
+        ),
+    ],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Fetch models into the cache, check them, and print where they are."""
+    from llamaspec.console.progress import DownloadProgress
+
+    with DownloadProgress(quiet) as progress:
+        models = [model for name in names for model in _fetch(name, progress)]
+    for model in models:
+        typer.echo(model.path)
+
+
+def _fetch(name: str, progress: "Progress") -> "list[LocalModel]":
+    from llamaspec.hub.fetch import fetch, resolve
+
+    if not _names_profile(name):
+        return [resolve(name, progress)]
+    from llamaspec.profiles import find_profile
+
+    profile = find_profile(name)
+    return [fetch(source, progress) for source in (profile.main, profile.draft) if source]
+
+
+def _names_profile(name: str) -> bool:
+    """A YAML file here or on the hub, an address, or a bare word."""
+    file, _, _revision = name.lower().partition("@")
+    is_bare_word = not any(mark in name for mark in "/\\:") and not file.endswith(".gguf")
+    return file.endswith((".yaml", ".yml")) or "://" in name or is_bare_word

@@ -1,0 +1,82 @@
+"""Downloads on standard error: bars on a terminal, a line at the start and the end elsewhere."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+
+class DownloadProgress:
+    """Follows the hub's work (it has `start`, `advance` and `finish`); a context manager.
+
+    `quiet` asks for the lines on a terminal too.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = _bars(self._console) if self._console.is_terminal and not quiet else None
+        self._task = ""
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def start(self, task: str, total: int | None) -> None:
+        self._task, self._started = task, time.monotonic()
+        if self._bars:
+            self._bars.start()
+            self._bars.add_task(task, total=total)
+        else:
+            self._say(f"{task} ({total / 1e9:.2f} GB)" if total else task)
+
+    def advance(self, count: int) -> None:
+        if self._bars:
+            self._bars.advance(self._bars.task_ids[-1], count)
+
+    def finish(self, complete: bool) -> None:
+        if self._bars is None:
+            outcome = "done" if complete else "failed"
+            self._say(f"{self._task}: {outcome} after {time.monotonic() - self._started:.1f} s")
+        elif complete:
+            # An unknown total is known now.
+            task = self._bars.tasks[-1]
+            self._bars.update(task.id, total=task.total or task.completed)
+        else:
+            self._bars.stop_task(self._bars.task_ids[-1])
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _bars(console: "Console") -> "RichProgress":
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+    )

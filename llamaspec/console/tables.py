@@ -1,0 +1,37 @@
+"""Plain two-column tables, and numbers in the form that people read."""
+
+from collections.abc import Iterable
+
+
+def human_bytes(count: int) -> str:
+    """`count` bytes in binary units, as 1.04 GiB."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}" if unit != "B" else f"{count} B"
+        size /= 1024
+    return f"{size:.3g} TiB"
+
+
+def human_count(count: int) -> str:
+    """`count` in decimal units, as 1.78 B (billion)."""
+    size = float(count)
+    for unit in ("", " k", " M", " B"):
+        if size < 1000:
+            return f"{size:.3g}{unit}" if unit else str(count)
+        size /= 1000
+    return f"{size:.3g} T"
+
+
+def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """A titled table of names and values on standard output; values are text, never markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, title=Text(title, style="bold"), title_justify="left")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    Console().print(table)

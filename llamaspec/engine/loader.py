@@ -1,0 +1,187 @@
+"""From two files and settings to a wired engine: check the headers, fit the devices, load, connect."""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llamaspec.decode.drafters.model import ModelDrafter
+from llamaspec.engine import fit
+from llamaspec.engine.engine import Engine
+from llamaspec.errors import PairMismatchError, UsageError
+from llamaspec.gguf.checks import check_model
+from llamaspec.gguf.facts import ModelFacts, describe
+from llamaspec.gguf.header import Header
+from llamaspec.gguf.pair import check_pair
+from llamaspec.gguf.shards import read_model
+from llamaspec.native import api, devices
+from llamaspec.native.context import Context, ContextOptions
+from llamaspec.native.model import Model
+from llamaspec.settings import RuntimeSettings
+
+log = logging.getLogger(__name__)
+
+Mismatch = Literal["stop", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine with the models behind it. `chosen` are the runtime settings that `auto` and 0 stood for."""
+
+    engine: Engine
+    main: Model
+    draft: Model | None
+    main_facts: ModelFacts
+    draft_facts: ModelFacts | None
+    chosen: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One model of the pair before it is loaded."""
+
+    header: Header
+    facts: ModelFacts
+    context: int
+
+
+def load_pair(
+    main_path: Path,
+    draft_path: Path | None,
+    runtime: RuntimeSettings,
+    *,
+    draft_max: int,
+    draft_mismatch: Mismatch = "stop",
+    slots: int = 1,
+) -> Loaded:
+    """Load a main model and, unless there is none, its draft model.
+
+    Both headers are checked before llama.cpp sees the files. Raises ModelFileError, PairMismatchError
+    (unless `draft_mismatch` is "plain": then it is told and the draft left out), OutOfMemoryError,
+    DeviceError, UsageError.
+    """
+    if runtime.flash_attn == "off" and runtime.cache_type_v not in ("f32", "f16", "bf16"):
+        raise UsageError("A quantised V cache needs flash attention.", "Drop -fa off, or use -ctv f16.")
+    main = _read(main_path, runtime.ctx_size, 0)
+    draft = _read(draft_path, runtime.ctx_size_draft, main.context) if draft_path else None
+    if draft is not None:
+        try:
+            check_pair(main.header, draft.header)
+        except PairMismatchError as error:
+            if draft_mismatch != "plain":
+                raise
+            log.warning("Going on without the draft model: %s", error.message)
+            draft = None
+
+    api.start()
+    rows = slots * (draft_max + 1)
+    usable = devices.select(runtime.device, devices.list_devices())
+    _tell_of_devices(runtime, usable)
+    footprints = [_footprint(part, runtime, slots, rows) for part in (main, draft) if part is not None]
+    plan = fit.plan(
+        usable, *footprints, main_layers=runtime.gpu_layers, draft_layers=runtime.gpu_layers_draft
+    )
+    for reason in plan.reasons if usable else ():
+        log.info("%s", reason)
+    layers = (plan.main_layers, plan.draft_layers)
+    needed = {
+        name: footprint.host_bytes(count)
+        for name, footprint, count in zip(("main", "draft"), footprints, layers, strict=False)
+    }
+    fit.check_host_memory(needed, devices.available_memory())
+
+    threads = devices.physical_cores() if runtime.threads == "auto" else runtime.threads
+    threads_batch = threads if runtime.threads_batch == "auto" else runtime.threads_batch
+    with ExitStack() as opened:
+        contexts: list[Context] = []
+        models: list[Model] = []
+        for part, count, split in zip(
+            (main, draft), layers, (plan.main_split, plan.draft_split), strict=True
+        ):
+            if part is None:
+                continue
+            model = opened.enter_context(
+                Model(
+                    part.header.path,
+                    gpu_layers=count,
+                    devices=[device.handle for device in usable] if count else (),
+                    tensor_split=split if count and len(split) > 1 else (),
+                )
+            )
+            options = ContextOptions(
+                context_size=part.context,
+                sequences=slots,
+                batch_size=min(runtime.batch_size, part.context * slots),
+                ubatch_size=runtime.ubatch_size,
+                max_rows=rows,
+                rollback=draft_max if part is main and draft is not None else 0,
+                threads=threads,
+                threads_batch=threads_batch,
+                flash_attn=runtime.flash_attn,
+                cache_type_k=runtime.cache_type_k,
+                cache_type_v=runtime.cache_type_v,
+            )
+            models.append(model)
+            contexts.append(opened.enter_context(Context(model, options)))
+        drafter = (
+            ModelDrafter(contexts[1], models[0].vocab_size, models[1].eos or 0) if draft is not None else None
+        )
+        engine = Engine(contexts[0], models[0], drafter, slots=slots, on_close=opened.pop_all().close)
+    chosen = {
+        "ctx_size": main.context,
+        "ctx_size_draft": draft.context if draft else None,
+        "gpu_layers": plan.main_layers,
+        "gpu_layers_draft": plan.draft_layers if draft else None,
+        "devices": [device.name for device in usable if any(layers)],
+        "threads": threads,
+        "threads_batch": threads_batch,
+    }
+    draft_model = models[1] if draft is not None else None
+    return Loaded(engine, models[0], draft_model, main.facts, draft.facts if draft else None, chosen)
+
+
+def _read(path: Path, context: int, main_context: int) -> _Part:
+    """A sound file's header and facts, and its context: as asked for, else as the main's, else as trained."""
+    header = read_model(path)
+    check_model(header)
+    facts = describe(header)
+    trained = facts.context_train
+    if context > trained:
+        log.warning("%s was trained on %d tokens of context, not %d.", path.name, trained, context)
+    return _Part(header, facts, context or min(main_context or trained, trained))
+
+
+def _tell_of_devices(runtime: RuntimeSettings, usable: list[devices.Device]) -> None:
+    if usable or runtime.device == "cpu":
+        return
+    hint = devices.unused_gpu_hint()
+    log.warning("%s", hint or "No GPU that the installed llama.cpp can use: everything runs on the CPU.")
+    asked = [layers for layers in (runtime.gpu_layers, runtime.gpu_layers_draft) if layers not in ("auto", 0)]
+    if asked:
+        log.warning("GPU layers were asked for (%s), and there is no GPU to put them on.", asked[0])
+
+
+def _footprint(part: _Part, runtime: RuntimeSettings, slots: int, rows: int) -> fit.Footprint:
+    facts, tensors = part.facts, part.header.tensors
+    embedding = sum(tensor.bytes for tensor in tensors if tensor.name.startswith("token_embd."))
+    tied = not any(tensor.name == "output.weight" for tensor in tensors)
+    widest = max((max(tensor.shape) for tensor in tensors if ".ffn_" in tensor.name), default=facts.embedding)
+    ubatch = min(runtime.ubatch_size, runtime.batch_size)
+    per_token = facts.kv_bytes_per_token(runtime.cache_type_k, runtime.cache_type_v)
+    return fit.Footprint(
+        layer_bytes=facts.layer_bytes,
+        kv_bytes=tuple(size * part.context * slots for size in per_token),
+        input_bytes=embedding,
+        output_bytes=embedding if tied else facts.other_bytes - embedding,
+        tied_output=tied,
+        compute_bytes=fit.compute_bytes(
+            ubatch=ubatch,
+            embedding=facts.embedding,
+            feed_forward=widest,
+            context=part.context,
+            heads=facts.heads,
+            flash_attention=runtime.flash_attn != "off",
+        ),
+        logits_bytes=fit.logits_bytes(vocabulary=facts.vocab_size, rows=max(rows, slots)),
+    )

@@ -1,0 +1,202 @@
+"""A loaded pair, ready to generate: profile → files → engine. What `run` and other programs use."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from llamaspec.decode.sequence import Request
+from llamaspec.engine.loader import Loaded, load_pair
+from llamaspec.errors import UsageError
+from llamaspec.events import FinishEvent, FinishReason, TextEvent
+from llamaspec.hub.fetch import fetch, resolve
+from llamaspec.hub.models import LocalModel, Progress
+from llamaspec.native.grammar import NativeGrammar
+from llamaspec.profiles import DEFAULT_PROFILE, Profile, find_profile, overlay
+from llamaspec.stats import Stats
+from llamaspec.templates import CHATML, TemplateRenderer
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where speculative and plain text part, and how far the main model's logits of the two tokens are apart."""
+
+    position: int
+    speculative: str
+    plain: str
+    logit_gap: float
+
+
+class Session:
+    """A pair that is loaded. After a generation `stats` and `finish_reason` tell how it went."""
+
+    def __init__(self, profile: Profile, files: Sequence[LocalModel], loaded: Loaded) -> None:
+        """`files` are main and, unless there is none, draft."""
+        self.profile = profile
+        self.files = tuple(files)
+        self.loaded = loaded
+        self.stats = Stats()
+        self.finish_reason: FinishReason | None = None
+        template = profile.chat.template or loaded.main_facts.chat_template
+        self.has_own_template = template is not None
+        model = loaded.main
+        self._renderer = TemplateRenderer(
+            template or CHATML, model.special_text(model.bos), model.special_text(model.eos)
+        )
+
+    def chat(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        grammar: str | None = None,
+        settings: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Generator[TextEvent]:
+        """Answer a prompt, or a conversation as messages of `role` and `content`.
+
+        `settings` overrides the profile for this answer: `{"sampling": {"temperature": 0.0}}`.
+        """
+        return self.complete(self.render(prompt), grammar=grammar, settings=settings)
+
+    def complete(
+        self,
+        text: str,
+        *,
+        grammar: str | None = None,
+        settings: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Generator[TextEvent]:
+        """Go on from a text as it stands, without a template."""
+        return self.generate(self.request(text, grammar=grammar, settings=settings))
+
+    def request(
+        self,
+        text: str,
+        *,
+        grammar: str | None = None,
+        settings: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Request:
+        """What to generate from a text under the profile's settings and `settings` over them."""
+        profile = overlay(self.profile, settings) if settings else self.profile
+        return Request(
+            tuple(self.loaded.main.tokenize(text)),
+            profile.sampling,
+            profile.speculation,
+            NativeGrammar(self.loaded.main, grammar) if grammar is not None else None,
+        )
+
+    def render(self, prompt: str | Sequence[Message]) -> str:
+        """The text that the chat template makes of a conversation."""
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        system = self.profile.chat.system
+        if system is not None and not any(message.get("role") == "system" for message in messages):
+            messages.insert(0, {"role": "system", "content": system})
+        return self._renderer.render(messages)
+
+    def generate(self, request: Request) -> Generator[TextEvent]:
+        """Run a request; its text as it comes. Closing the iterator early cancels it."""
+        self.stats, self.finish_reason = Stats(), None
+        try:
+            for event in self.loaded.engine.generate(request, self.stats):
+                if isinstance(event, FinishEvent):
+                    self.finish_reason = event.reason
+                else:
+                    yield event
+        finally:
+            self.finish_reason = self.finish_reason or FinishReason.CANCELLED
+
+    def first_divergence(
+        self, prompt: Sequence[int], speculative: Sequence[int], plain: Sequence[int]
+    ) -> Divergence | None:
+        """Compare two greedy continuations of `prompt`; None where they agree as far as both go.
+
+        Greedy texts part where two tokens are so near that another batch width, which adds floats in
+        another order, turns them round. The gap is measured on a pass over the common text.
+        """
+        for position, (ours, theirs) in enumerate(zip(speculative, plain, strict=False)):
+            if ours != theirs:
+                row = self.loaded.engine.logits([*prompt, *plain[:position]])
+                model = self.loaded.main
+                return Divergence(
+                    position,
+                    model.special_text(ours),
+                    model.special_text(theirs),
+                    abs(float(row[theirs]) - float(row[ours])),
+                )
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as they took effect: `auto` and 0 replaced by what was chosen."""
+        profile = self.profile
+        return {
+            "profile": profile.name,
+            "speculation": profile.speculation.model_dump(),
+            "runtime": profile.runtime.model_dump() | self.loaded.chosen,
+            "sampling": profile.sampling.model_dump(),
+            "chat": {"system": profile.chat.system},
+        }
+
+    def models(self) -> dict[str, Any]:
+        """The files in use: name, size in bytes, SHA-256 where it is known, quantisation."""
+        facts = (self.loaded.main_facts, self.loaded.draft_facts)
+        return {
+            role: {
+                "file": file.path.name,
+                "size": fact.file_bytes,
+                "sha256": file.sha256,
+                "quantisation": fact.quantisation,
+            }
+            for role, file, fact in zip(("main", "draft"), self.files, facts, strict=False)
+            if fact is not None
+        }
+
+    def close(self) -> None:
+        """Free the models. A second call does nothing."""
+        self._renderer.close()
+        self.loaded.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    profile: str | Profile | None = None,
+    *,
+    main: str | None = None,
+    draft: str | None = None,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+    draft_mismatch: Literal["stop", "plain"] = "stop",
+    progress: Progress | None = None,
+) -> Session:
+    """Load a pair: a profile's, or `main` and `draft` as files, `owner/repo:QUANT` or `owner/repo/file.gguf`.
+
+    `main` replaces the profile's pair, `draft` its draft alone. Without a profile the default one is
+    taken, or with `main` no profile at all. Models that are not here yet are fetched; `progress` is
+    told. `draft_mismatch` "plain" goes on without a draft that does not fit.
+    """
+    if draft_mismatch not in ("stop", "plain"):
+        raise UsageError(f"--draft-mismatch is stop or plain, not {draft_mismatch!r}.")
+    chosen = profile if isinstance(profile, Profile) else find_profile(profile or DEFAULT_PROFILE)
+    if main is not None and profile is None:
+        chosen = Profile(schema=1, name="flags", main=chosen.main)
+    if settings:
+        chosen = overlay(chosen, settings)
+    files = [resolve(main, progress) if main else fetch(chosen.main, progress)]
+    speculates = chosen.speculation.mode != "off" and chosen.speculation.draft_max > 0
+    if speculates and draft is not None:
+        files.append(resolve(draft, progress))
+    elif speculates and main is None and chosen.draft is not None:
+        files.append(fetch(chosen.draft, progress))
+    loaded = load_pair(
+        files[0].path,
+        files[1].path if len(files) > 1 else None,
+        chosen.runtime,
+        draft_max=chosen.speculation.draft_max,
+        draft_mismatch=draft_mismatch,
+    )
+    return Session(chosen, files[: 1 + (loaded.draft is not None)], loaded)
