@@ -21,7 +21,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Where speculative and plain text part, and how far the main model's logits of the two tokens are apart."""
+    """Where speculative and plain text part, and how far apart the main model's logits of the two tokens are."""
 
     position: int
     speculative: str

@@ -58,8 +58,8 @@ PLAIN, OURS, SIMPLE, SERVER, BENCH = PROGRAMS = (
     "llama-bench",
 )
 PROMPTS = {
-    "code": "Write a Python class for a binary search tree with insert, delete, search and in-order traversal. "
-    "Use type hints and docstrings.",
+    "code": "Write a Python class for a binary search tree with insert, delete, search and in-order "
+    "traversal. Use type hints and docstrings.",
     "chat": "I may move to another country for a new job. What should I think about before I decide, "
     "and what do people regret most often?",
 }
@@ -105,13 +105,13 @@ def commands(
     theirs = [*main, *draft, *common, *greedy, *layers, *draft_layers, "--spec-type", "draft-simple"]
     theirs += ["--spec-draft-n-max", str(options.draft_max), "--spec-draft-n-min", "0"]
     theirs += ["--spec-draft-p-min", str(options.p_min)]
+    plain_test = ["-p", "0", "-n", str(options.n_predict), "-r", "1", "-o", "json"]
     every = {
         PLAIN: [*ours, "--no-spec"],
         OURS: [*ours, *draft, *draft_layers, *drafting],
         SIMPLE: [str(peers[SIMPLE]), *theirs, "-bf", str(prompt), "--no-escape", "--log-colors", "off"],
         SERVER: [str(peers[SERVER]), *theirs, "-np", "1", "--cache-ram", "0", "--ctx-checkpoints", "0"],
-        BENCH: [str(peers[BENCH]), *main, *threads, *layers]
-        + ["-p", "0", "-n", str(options.n_predict), "-r", "1", "-o", "json"],
+        BENCH: [str(peers[BENCH]), *main, *threads, *layers, *plain_test],
     }
     return {program: every[program] for program in options.programs}
 
@@ -144,7 +144,7 @@ def measure(run: Mapping[str, Runner], rounds: int) -> dict[str, list[Run]]:
             print(
                 f"round {number + 1}/{rounds}  {program:25}{speed:8.2f} tokens/s", file=sys.stderr, flush=True
             )
-    check_prompts(runs)
+        check_prompts(runs)
     return runs
 
 
@@ -175,6 +175,10 @@ def ratio(of: Sequence[Run], to: Sequence[Run]) -> float:
     return median(a.speed / b.speed for a, b in zip(of, to, strict=True))
 
 
+def prompt_times(runs: Sequence[Run]) -> list[float]:
+    return [run.prompt_seconds for run in runs if run.prompt_seconds is not None]
+
+
 def summary(runs: Mapping[str, Sequence[Run]], n_predict: int) -> list[dict[str, object]]:
     """A row for each program; ratios to programs that were not run are None."""
     plain, ours = runs.get(PLAIN), runs.get(OURS)
@@ -186,9 +190,7 @@ def summary(runs: Mapping[str, Sequence[Run]], n_predict: int) -> list[dict[str,
             "fastest": max(run.speed for run in done),
             "to_plain": ratio(done, plain) if plain else None,
             "llamaspec_to_it": ratio(ours, done) if ours else None,
-            "prompt_seconds": median(run.prompt_seconds for run in done if run.prompt_seconds is not None)
-            if done[0].prompt_seconds is not None
-            else None,
+            "prompt_seconds": median(times) if (times := prompt_times(done)) else None,
             "drafted": done[0].drafted,
             "accepted": done[0].accepted,
             "same_text_as_plain": same_text(done[0], plain[0], n_predict) if plain else None,
@@ -202,9 +204,9 @@ def print_table(rows: Sequence[Mapping[str, object]], title: str) -> None:
     table.add_column("program")
     for name in (
         "tokens/s",
-        "min–max",
-        "× plain",
-        "llamaspec ×",
+        "min-max",
+        "to plain",
+        "llamaspec to it",
         "prompt s",
         "drafted",
         "accepted",
@@ -215,16 +217,19 @@ def print_table(rows: Sequence[Mapping[str, object]], title: str) -> None:
         table.add_row(
             str(row["program"]),
             _shown(row["tokens_per_second"]),
-            f"{_shown(row['slowest'])}–{_shown(row['fastest'])}",
+            f"{_shown(row['slowest'])}-{_shown(row['fastest'])}",
             *(_shown(row[key]) for key in ("to_plain", "llamaspec_to_it", "prompt_seconds")),
             *(_shown(row[key]) for key in ("drafted", "accepted", "same_text_as_plain")),
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(table)
 
 
 def _shown(value: object) -> str:
     if value is None:
-        return "–"
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

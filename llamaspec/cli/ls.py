@@ -17,11 +17,11 @@ def ls(
     from llamaspec.hub.inventory import list_models
     from llamaspec.profiles import list_profiles
 
-    models = list_models()
+    models, known = list_models(), list_profiles()
     users = {
         model.name: [
             profile.name
-            for profile in list_profiles()
+            for profile in known
             if any(_is_model_of(source, model) for source in (profile.main, profile.draft) if source)
         ]
         for model in models

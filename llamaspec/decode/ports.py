@@ -75,9 +75,10 @@ class Draft:
 
     `proposals[i]` is the distribution that `tokens[i]` was drawn from, or None where it was chosen
     without chance. The first `width` tokens go through the main model. A draft may be cut after
-    tokens were drawn; then the first one behind the cut stays in `tokens` and is judged by the last
-    row, which costs nothing: whether a drawn token is judged must not depend on which token it is,
-    or the output would be biased (`decode.verify`).
+    tokens were drawn; those behind the cut stay in `tokens`, and the first of them is judged by the
+    last row, which costs nothing. Where it is kept the rest is owed to the next round: whether a
+    drawn token is judged must not depend on what was drawn, or the output would be biased
+    (`decode.verify`).
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -87,8 +88,10 @@ class Draft:
     def cut(self, width: int) -> None:
         """Let only the first `width` tokens go through the main model."""
         self.width = min(self.width, width)
-        del self.tokens[self.width + 1 :]
-        del self.proposals[self.width + 1 :]
+
+    def owed(self) -> "Draft":
+        """What is still to be judged when `width + 1` tokens were kept: by itself not worth a batch."""
+        return Draft(self.tokens[self.width + 1 :], self.proposals[self.width + 1 :])
 
 
 class Proposer(Protocol):

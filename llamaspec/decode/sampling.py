@@ -186,6 +186,8 @@ def top_candidates(row: Row, count: int) -> NDArray[np.int64]:
 def confidence(row: Row) -> float:
     """Probability of the best token among the ten best: what llama.cpp compares with p-min."""
     top = float(row.max())
+    if not np.isfinite(top):
+        return 0.0
     near = row[np.flatnonzero(row > top - _FIRST_MARGIN)]
     if near.size > 10:
         near = np.partition(near, near.size - 10)[-10:]
@@ -193,7 +195,11 @@ def confidence(row: Row) -> float:
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(logits - logits.max())
+    """Probabilities; all alike where no logit is a number, or all are banned."""
+    top = logits.max()
+    if not np.isfinite(top):
+        return np.full(logits.shape, 1.0 / logits.size)
+    weights = np.exp(logits - top)
     return np.asarray(weights / weights.sum())
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from llamaspec.decode.ports import Grammar
+from llamaspec.decode.ports import Draft, Grammar
 from llamaspec.decode.sampling import Sampler
 from llamaspec.decode.text import TextStream
 from llamaspec.events import FinishReason
@@ -33,7 +33,8 @@ class Sequence:
     """One request on its way.
 
     Invariant after every step: the main KV cache of slot `slot` holds tokens[:held], and while
-    decoding held <= len(tokens) - 1: the last token has been chosen but not evaluated.
+    decoding held <= len(tokens) - 1: the last token has been chosen but not evaluated. `owed` was
+    drafted after exactly these tokens and has yet to be judged.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Sequence:
     submitted: float
     slot: int = -1
     held: int = 0
+    owed: Draft = field(default_factory=Draft)
     phase: Phase = Phase.WAITING
     stats: Stats = field(default_factory=Stats)
     prompt_done: float = 0.0

@@ -4,10 +4,11 @@ Speculative sampling (Leviathan, Kalman and Matias 2023; Chen et al. 2023): a dr
 from q is kept with probability min(1, p(x) / q(x)); where it is not, the next token is drawn from the
 normalised positive part of p - q. Whatever q is, the emitted tokens are distributed as if drawn from p.
 
-That proof needs every drawn token to be judged. A rule that drops a draft token because of which token
-it is (its probability was low, the grammar forbids it, the draft came out too short) would break it,
-so the first token behind a cut is judged too: by the row that the batch has anyway, in place of the
-token that would have been drawn from it.
+That proof needs every drawn token to be judged unless one before it is refused. A rule that drops
+tokens because of what was drawn (a probability was low, the grammar forbids one, the draft came out
+too short) would break it, so the first token behind a cut is judged too: by the row that the batch has
+anyway, in place of the token that would have been drawn from it. What follows that one is judged in
+the rounds after (`Draft.owed`).
 """
 
 from collections.abc import Callable, Sequence

@@ -64,6 +64,7 @@ class Engine:
         self._clock = clock
         self._on_close = on_close
         self._free = list(range(slots))
+        self._most_pending = min(main.batch_size, main.max_rows) // slots  # tokens of a slot beside others
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._ids = itertools.count()
@@ -160,14 +161,16 @@ class Engine:
         finally:
             self._main.truncate(slot, 0)
 
-    def close(self) -> None:
-        """End every request and free the backends. A second call does nothing."""
+    def close(self) -> list[Event]:
+        """End every request and free the backends; the last events. A second call does nothing."""
         if self._closed:
-            return
-        for sequence in (*self._waiting, *self._running):
-            self._finish(sequence, FinishReason.CANCELLED)
+            return []
         self._closed = True
-        self._on_close()
+        try:
+            cancelled = (self._finish(s, FinishReason.CANCELLED) for s in (*self._waiting, *self._running))
+            return [event for events in cancelled for event in events]
+        finally:
+            self._on_close()
 
     def __enter__(self) -> Self:
         return self
@@ -226,8 +229,8 @@ class Engine:
         return events
 
     def _draft(self, decoding: Seq[Sequence]) -> list[Draft]:
-        drafts = {s.id: Draft() for s in decoding}
-        requests = {s.id: r for s in decoding if (r := self._draft_request(s, len(decoding)))}
+        drafts = {s.id: s.owed for s in decoding}
+        requests = {s.id: r for s in decoding if not s.owed.tokens and (r := self._draft_request(s))}
         if self._drafter and requests:
             drafts |= zip(requests, self._drafter.draft(list(requests.values())), strict=True)
         for sequence in decoding:
@@ -236,14 +239,15 @@ class Engine:
                 _cut_at_forbidden(drafts[sequence.id], sequence.sampler.grammar)
         return [drafts[s.id] for s in decoding]
 
-    def _draft_request(self, sequence: Sequence, decoding: int) -> DraftRequest | None:
+    def _draft_request(self, sequence: Sequence) -> DraftRequest | None:
         """None where there is nothing to gain: the last token of a budget needs no draft."""
         settings = sequence.request.speculation
+        running = len(self._running)  # whoever reads a prompt needs a token and a row of the batch too
         limit = min(
             settings.draft_max if settings.mode != "off" else 0,
             sequence.budget(self._main.context_size) - 1,
-            self._main.max_rows // decoding - 1,
-            self._main.batch_size // decoding - (len(sequence.tokens) - sequence.held),
+            self._main.max_rows // running - 1,
+            self._main.batch_size // running - (len(sequence.tokens) - sequence.held),
         )
         if limit < max(1, settings.draft_min):
             return None
@@ -295,14 +299,16 @@ class Engine:
         if sequence.finish is None and sequence.budget(self._main.context_size) <= 0:
             sequence.finish = FinishReason.LENGTH
         emitted = len(sequence.tokens) - before
-        right = before + min(verdict.accepted, emitted - 1)
+        sequence.owed = draft.owed() if verdict.tokens == draft.tokens[: draft.width + 1] else Draft()
+        right = before + min(verdict.accepted, max(0, emitted - 1))
         if right < sequence.held:
             sequence.held = self._main.truncate(sequence.slot, right)
-            if len(sequence.tokens) - sequence.held > self._main.max_rows:
+            if len(sequence.tokens) - sequence.held > self._most_pending:
                 sequence.phase = Phase.PREFILL  # the past could not be cut there: most of it is read again
         if self._drafter:
             self._drafter.settle(sequence.slot, sequence.tokens)
-        self._count(sequence, draft, verdict.accepted, emitted)
+        if emitted:
+            self._count(sequence, draft, min(verdict.accepted, emitted), emitted)
         events: list[Event] = [self._text_event(sequence, piece) for piece in pieces]
         if sequence.finish is not None:
             events += self._finish(sequence, sequence.finish)
@@ -341,11 +347,10 @@ class Engine:
 
 
 def _cut_at_end(draft: Draft, is_eog: Callable[[int], bool]) -> None:
-    """Nothing behind an end of generation can be emitted."""
-    for position, token in enumerate(draft.tokens):
+    """Nothing is emitted behind an end of generation, which itself needs a row but not the main model."""
+    for position, token in enumerate(draft.tokens[: draft.width]):
         if is_eog(token):
-            del draft.tokens[position + 1 :], draft.proposals[position + 1 :]
-            draft.width = min(draft.width, position + 1)
+            draft.cut(position)
             return
 
 

@@ -145,13 +145,14 @@ class Context:
 
     def _keep_checkpoint(self, feed: Feed) -> None:
         """Save the state that a rejected draft goes back to, where nothing else can take it back."""
-        if self._model.keeps_all_positions or (
-            self._rollback >= feed.draft and feed.draft < len(feed.tokens)
-        ):
+        if self._model.keeps_all_positions:
             return
         if feed.draft == 0:
             self._checkpoints.pop(feed.sequence, None)
-        elif feed.position > 0 and (feed.draft < len(feed.tokens) or feed.sequence not in self._checkpoints):
+            return
+        if self._rollback >= feed.draft and feed.draft < len(feed.tokens):
+            return
+        if feed.position > 0 and (feed.draft < len(feed.tokens) or feed.sequence not in self._checkpoints):
             size = int(lib.llama_state_seq_get_size_ext(self.pointer, feed.sequence, _PARTIAL))
             state = (ctypes.c_uint8 * size)()
             written = lib.llama_state_seq_get_data_ext(self.pointer, state, size, feed.sequence, _PARTIAL)

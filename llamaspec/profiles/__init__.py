@@ -4,7 +4,7 @@ Found by name, path or address (`find_profile`), checked as a whole (`parse_prof
 flags and environment (`overlay`), written back (`dump`).
 """
 
-from llamaspec.profiles.find import (
+from llamaspec.profiles.library import (
     DEFAULT_PROFILE,
     Entry,
     Found,

@@ -115,9 +115,14 @@ def problems_error(origin: str, problems: Iterable[tuple[int, str]]) -> ProfileE
     return ProfileError("\n".join(lines), "`llamaspec profile schema` says what a profile may hold.")
 
 
+def printable(text: str) -> str:
+    """`text` as it may go to a terminal: control characters escaped."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def shown(text: str) -> str:
-    """A piece of the file, made safe to print: short, and without control characters."""
-    text = text if text.isprintable() else ascii(text)[1:-1]
+    """A piece of a file, printable and short."""
+    text = printable(text)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

@@ -45,7 +45,7 @@ def fetch_url(address: str) -> tuple[bytes, str]:
 
 
 def fetch_from_hub(place: HubMirror) -> tuple[bytes, str]:
-    """(content, address) of a file in a repository of the hub: its cached copy where the hub does not answer.
+    """(content, reference) of a file on the hub: its cached copy where the hub does not answer.
 
     Raises:
         ProfileError: too large.
@@ -54,7 +54,7 @@ def fetch_from_hub(place: HubMirror) -> tuple[bytes, str]:
     """
     from llamaspec.hub.huggingface import cached_file, download
 
-    origin = f"hf://{place.repo}/{place.file}@{place.revision}"
+    origin = f"{place.repo}/{place.file}@{place.revision}"
     try:
         path = download(place, sha256=None, size=None, progress=_SmallFile(origin))
     except ModelNotFoundError as error:

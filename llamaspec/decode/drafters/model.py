@@ -17,7 +17,10 @@ class ModelDrafter:
     name = "model"
 
     def __init__(self, backend: Backend, vocab_size: int, stand_in: int = 0) -> None:
-        """`vocab_size` is the main model's. Ids that the draft model doesn't know are read as `stand_in`."""
+        """`vocab_size` is the main model's: ids above it are never drafted.
+
+        Ids that the draft model doesn't know are read as `stand_in`.
+        """
         self._backend = backend
         self._vocab_size = vocab_size
         self._stand_in = stand_in
@@ -51,16 +54,15 @@ class ModelDrafter:
             self._held[sequence] = self._backend.truncate(sequence, right)
 
     def end(self, sequence: int) -> None:
-        if self._held.pop(sequence, 0):
+        # Also where nothing seems held: a decode that was broken off may have left some of its tokens.
+        if self._held.pop(sequence, None) is not None:
             self._backend.truncate(sequence, 0)
 
     def _extend(self, draft: Draft, request: DraftRequest, text: list[int], row: Row) -> bool:
         """Add the token that follows, unless the model is too unsure; whether to go on after it."""
-        if confidence(row) < request.p_min:
+        if confidence(row[: self._vocab_size]) < request.p_min:
             return False
-        token, drawn_from = request.proposer.propose(row, text)
-        if token >= self._vocab_size:
-            return False
+        token, drawn_from = request.proposer.propose(row[: self._vocab_size], text)
         draft.tokens.append(token)
         draft.proposals.append(drawn_from)
         text.append(token)

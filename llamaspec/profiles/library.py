@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from llamaspec.errors import ProfileError, ProfileNotFoundError
 from llamaspec.hub.sources import HubMirror
-from llamaspec.profiles.document import MAX_BYTES, shown
+from llamaspec.profiles.document import MAX_BYTES, printable, shown
 from llamaspec.profiles.profile import NAME, Profile, parse_profile
 
 DEFAULT_PROFILE = "qwen2.5-coder-1.5b"
@@ -126,16 +126,17 @@ def load_profile(path: Path) -> Profile:
     Raises:
         ProfileNotFoundError: no such file. ProfileError: it can't be read, or is not valid.
     """
+    origin = printable(str(path))
     try:
         if path.exists() and not path.is_file():
-            raise ProfileError(f"{shown(str(path))}: not a file")
+            raise ProfileError(f"{origin}: not a file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ProfileNotFoundError(f"{shown(str(path))}: no such file") from None
+        raise ProfileNotFoundError(f"{origin}: no such file") from None
     except OSError as error:
-        raise ProfileError(f"{shown(str(path))}: can't be read: {error.strerror}") from error
-    return parse_profile(raw, str(path))
+        raise ProfileError(f"{origin}: can't be read: {error.strerror}") from error
+    return parse_profile(raw, origin)
 
 
 def _looks_like_path(reference: str) -> bool:
