@@ -1,29 +1,27 @@
 """llamaspec: speculative decoding over llama.cpp that measures what it earns.
 
-import llamaspec
-
-with llamaspec.load("qwen2.5-coder-1.5b") as llm:
-    for event in llm.chat("Write a quick sort in Python"):
-        print(event.text, end="")
-    print(llm.stats.acceptance_rate)
+For programs: `load` a pair, iterate over what `chat` or `complete` yield, read `stats`, `close`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaspec.session import Session, load
 
-try:
-    __version__ = version("llamaspec")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["Session", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loading the engine pulls in NumPy and the native library: only when it is asked for.
+    # What is slow to import is imported when it is asked for: the engine pulls in the native library.
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("llamaspec")
+        except PackageNotFoundError:  # a source tree that was never installed
+            return "0+unknown"
     if name in ("Session", "load"):
         from llamaspec import session
 

@@ -98,3 +98,12 @@ class ChatSettings(Settings):
     template: str | None = Field(
         None, max_length=1 << 20, description="Jinja chat template, in place of the model file's own"
     )
+
+
+SECTIONS: dict[str, type[Settings]] = {
+    "speculation": SpeculationSettings,
+    "runtime": RuntimeSettings,
+    "sampling": SamplingSettings,
+    "chat": ChatSettings,
+}
+"""The sections of a profile that flags and environment can override."""

@@ -44,7 +44,10 @@ ROUND_MS, TOKEN_MS = 0.3, 0.1  # the bound: per round, and on top of it per draf
 VOCAB = 151_936
 CONTEXT = 4096
 PROMPT = "<|im_start|>user\nWrite a quick sort in Python.<|im_end|>\n<|im_start|>assistant\n"
-SAMPLINGS: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "seed": 1}}
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "sampled": {"temperature": 0.8, "seed": 1},
+}
 
 Clock = Callable[[], float]
 
@@ -214,7 +217,7 @@ def report(rig: Rig, n_predict: int, draft_maxima: Sequence[int], profile: bool)
         table.add_column(heading, justify="right")
     profiler = cProfile.Profile()
     for name, settings in SAMPLINGS.items():
-        sampling = SamplingSettings(n_predict=n_predict, ignore_eos=True, **settings)
+        sampling = SamplingSettings(n_predict=n_predict, **settings)
         measure(rig, sampling.model_copy(update={"n_predict": 16}), max(draft_maxima))  # warm
         for draft_max in draft_maxima:
             if profile:
@@ -229,7 +232,10 @@ def report(rig: Rig, n_predict: int, draft_maxima: Sequence[int], profile: bool)
                 *(f"{figure:.3f}" for figure in figures),
                 f"{found.total / found.bound:.0%}",
             )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 110
+    console.print(table)
     if profile:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
 

@@ -10,31 +10,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llamaspec.settings import (
-    ChatSettings,
-    KVType,
-    RuntimeSettings,
-    SamplingSettings,
-    Settings,
-    SpeculationSettings,
-)
-
-_SECTIONS: dict[str, type[Settings]] = {
-    "speculation": SpeculationSettings,
-    "runtime": RuntimeSettings,
-    "sampling": SamplingSettings,
-    "chat": ChatSettings,
-}
 _MODELS, _SPECULATION, _RUNTIME, _SAMPLING = "Models", "Speculation", "Runtime", "Sampling"
 
 
 def overrides(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings that a command's parameters name, by section; what was not given is left out."""
+    from llamaspec.settings import SECTIONS
+
     return {
         section: {
             key: parameters[key] for key in settings.model_fields if parameters.get(key) not in (None, [], ())
         }
-        for section, settings in _SECTIONS.items()
+        for section, settings in SECTIONS.items()
     }
 
 
@@ -198,7 +185,7 @@ FlashAttn = Annotated[
     ),
 ]
 CacheTypeK = Annotated[
-    KVType | None,
+    str | None,
     _option(
         "-ctk",
         "--cache-type-k",
@@ -209,7 +196,7 @@ CacheTypeK = Annotated[
     ),
 ]
 CacheTypeV = Annotated[
-    KVType | None,
+    str | None,
     _option(
         "-ctv", "--cache-type-v", key="cache_type_v", panel=_RUNTIME, metavar="TYPE", help="Likewise for V."
     ),

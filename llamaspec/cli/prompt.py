@@ -8,16 +8,19 @@ from llamaspec.errors import FileMissingError, UsageError
 _MAX_BYTES = 1 << 24
 
 
-def read_prompt(argument: str | None, file: Path | None, standard_input: TextIO) -> str:
-    """File, standard input and argument, whichever there are, joined by an empty line in this order."""
+def read_prompt(argument: str | None, file: Path | None, standard_input: TextIO, *, raw: bool) -> str:
+    """File, standard input and argument, whichever there are, in this order.
+
+    An empty line goes between them, and a line end at the last one's end is dropped; `raw` does neither.
+    """
     parts = []
     if file is not None:
         parts.append(read_text(file))
-    if not standard_input.isatty() and not (file is None and argument is None and standard_input.closed):
+    if not standard_input.isatty():
         parts.append(standard_input.read())
     if argument is not None:
         parts.append(argument)
-    prompt = "\n\n".join(part.rstrip("\n") for part in parts if part.strip())
+    prompt = "".join(parts) if raw else "\n\n".join(part.rstrip("\n") for part in parts if part.strip())
     if not prompt:
         raise UsageError("There is no prompt.", 'Give one: llamaspec run "Write a quick sort in Python"')
     return prompt

@@ -82,7 +82,7 @@ def run(
     from llamaspec.console.progress import DownloadProgress
     from llamaspec.native import api
 
-    text = read_prompt(prompt, file, sys.stdin)
+    text = read_prompt(prompt, file, sys.stdin, raw=raw)
     gbnf = constraint(grammar, grammar_file, json_schema)
     settings = o.overrides(context.params)
     if no_spec:

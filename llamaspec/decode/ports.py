@@ -90,8 +90,9 @@ class Draft:
         self.width = min(self.width, width)
 
     def owed(self) -> "Draft":
-        """What is still to be judged when `width + 1` tokens were kept: by itself not worth a batch."""
-        return Draft(self.tokens[self.width + 1 :], self.proposals[self.width + 1 :])
+        """What is still to be judged when `width + 1` tokens were kept: only what was drawn by chance."""
+        rest = self.proposals[self.width + 1 :]
+        return Draft(self.tokens[self.width + 1 :], rest) if any(q is not None for q in rest) else Draft()
 
 
 class Proposer(Protocol):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaspec.decode.ports import Distribution, Grammar, Row
-from llamaspec.errors import GrammarError
+from llamaspec.errors import DecodeError, GrammarError
 from llamaspec.settings import SamplingSettings
 
 _FIRST_MARGIN = 8.0  # logits below the maximum; e^-8 is 0.03 % of the most probable token
@@ -56,6 +56,7 @@ class Sampler:
         """The most probable token that may come; of equals the lowest id."""
         with self._adjusted(row, history):
             best = int(row.argmax())
+            _check_peak(row[best])
             grammar = self.grammar
             if grammar is None or grammar.allowed(np.array([best]))[0]:
                 return best
@@ -135,13 +136,15 @@ class Sampler:
     def _truncated(self, row: Row, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Ids that top-k, top-p and min-p leave, the most probable first."""
         settings = self._settings
+        peak = row.max()
+        _check_peak(peak)
         if within is not None:
             order = np.argsort(-row[within], kind="stable")
             ids = within[order[: settings.top_k]] if settings.top_k else within[order]
         elif settings.top_k:
             ids = top_candidates(row, settings.top_k)
         elif settings.min_p > 0.0 and settings.top_p >= 1.0:
-            ids = _descending(row, np.flatnonzero(row >= row.max() + np.log(settings.min_p)))
+            ids = _descending(row, np.flatnonzero(row >= peak + np.log(settings.min_p)))
         else:
             ids = _descending(row, np.flatnonzero(row > -np.inf))
         logits = row[ids].astype(np.float64)
@@ -166,6 +169,15 @@ class Sampler:
         return allowed
 
 
+def _check_peak(logit: float) -> None:
+    """A row whose largest logit is NaN or infinite says nothing about the next token."""
+    if not np.isfinite(logit):
+        raise DecodeError(
+            "The model's logits are not numbers.",
+            "The file may be damaged, or a KV cache type or device too imprecise for it.",
+        )
+
+
 def top_candidates(row: Row, count: int) -> NDArray[np.int64]:
     """Ids of the `count` largest logits, descending, equal ones by id; shape [min(count, vocab)]."""
     count = min(count, row.size)
@@ -184,7 +196,10 @@ def top_candidates(row: Row, count: int) -> NDArray[np.int64]:
 
 
 def confidence(row: Row) -> float:
-    """Probability of the best token among the ten best: what llama.cpp compares with p-min."""
+    """Probability of the best token among the ten best: what llama.cpp compares with p-min.
+
+    0 where the row is not made of numbers.
+    """
     top = float(row.max())
     if not np.isfinite(top):
         return 0.0
@@ -195,9 +210,9 @@ def confidence(row: Row) -> float:
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities; all alike where no logit is a number, or all are banned."""
+    """Probabilities; all alike where every logit is -inf."""
     top = logits.max()
-    if not np.isfinite(top):
+    if top == -np.inf:
         return np.full(logits.shape, 1.0 / logits.size)
     weights = np.exp(logits - top)
     return np.asarray(weights / weights.sum())

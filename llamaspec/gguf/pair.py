@@ -52,11 +52,12 @@ def check_pair(main: Header, draft: Header) -> PairReport:
     difference = ours.size - theirs.size
     if abs(difference) > MAX_SIZE_DIFFERENCE:
         raise PairMismatchError(
-            f"The main model has {ours.size} tokens and the draft {theirs.size}: "
-            f"more than {MAX_SIZE_DIFFERENCE} apart.",
+            f"The main model has {ours.size} tokens and the draft {theirs.size}, more than "
+            f"{MAX_SIZE_DIFFERENCE} apart. {_first_difference(ours, theirs) or ''}".rstrip(),
             _HINT,
         )
-    _compare_texts(ours, theirs)
+    if differs := _first_difference(ours, theirs):
+        raise PairMismatchError(differs, _HINT)
     return PairReport(
         vocabulary=ours.type,
         main_size=ours.size,
@@ -70,10 +71,10 @@ def _use(added: bool, token: int | None) -> str:
     return f"token {token}" if added else "no token"
 
 
-def _compare_texts(main: Vocabulary, draft: Vocabulary) -> None:
+def _first_difference(main: Vocabulary, draft: Vocabulary) -> str | None:
     common = min(main.size, draft.size)
     if main.texts[FIRST_COMPARED:common] == draft.texts[FIRST_COMPARED:common]:
-        return
+        return None
     token = next(i for i in range(FIRST_COMPARED, common) if main.texts[i] != draft.texts[i])
     ours, theirs = shown(main.texts[token]), shown(draft.texts[token])
-    raise PairMismatchError(f"Token {token} is {ours} in the main model and {theirs} in the draft.", _HINT)
+    return f"Token {token} is {ours} in the main model and {theirs} in the draft."

@@ -11,7 +11,7 @@ from llamaspec.errors import DecodeAborted, DecodeError, OutOfMemoryError
 
 __all__ = ["binding_version", "check_decode", "last_complaint", "lib", "start", "verbose"]
 
-_LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 2, 3, 5
+_LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # ggml_log_level
 _complaints: deque[str] = deque(maxlen=8)
 _state = {"started": False, "verbose": False, "level": 0}
 

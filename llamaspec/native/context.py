@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -102,6 +103,7 @@ class Context:
     def pointer(self) -> Any:
         if not self._pointer:
             raise ClosedError(f"The context of {self._model.path.name} is closed.")
+        _ = self._model.pointer
         return self._pointer
 
     def decode(self, feeds: Sequence[Feed]) -> list[Row]:
@@ -185,7 +187,10 @@ class Context:
         """Free the KV cache and buffers. A second call does nothing."""
         pointer, self._pointer = self._pointer, None
         if pointer:
-            lib.llama_free(pointer)
+            # Freeing reads the model: where that was closed first, a leak is better.
+            with suppress(ClosedError):
+                _ = self._model.pointer
+                lib.llama_free(pointer)
 
     def __enter__(self) -> Self:
         return self

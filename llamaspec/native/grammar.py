@@ -2,6 +2,12 @@
 
 import ctypes
 import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +21,8 @@ from llamaspec.native.model import Model
 MAX_BYTES = 1 << 16
 MAX_NESTING = 64
 
+_REPETITION = re.compile(r"\{\s*0*(\d{1,20})\s*,\s*0*(\d{1,20})\s*\}")
+
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
 
 
@@ -27,17 +35,20 @@ class NativeGrammar:
         api.start()
         api.forget_complaints()
         self._model = model
-        self._pointer: Any = lib.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
+        with _native_stderr() as said:
+            self._pointer: Any = lib.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
         if not self._pointer:
+            reason = said[0].partition("\n")[0].removeprefix("parse: error parsing grammar: ")
+            reason = reason or api.last_complaint()
             raise GrammarError(
-                f"The grammar does not compile: {api.last_complaint()}",
-                'It is GBNF and needs a rule "root".',
+                f"The grammar does not compile: {reason}", 'It is GBNF and needs a rule "root".'
             )
 
     @property
     def pointer(self) -> Any:
         if not self._pointer:
             raise ClosedError("The grammar is closed.")
+        _ = self._model.pointer
         return self._pointer
 
     def allowed(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -80,7 +91,7 @@ def schema_to_grammar(schema: str) -> str:
     """GBNF for the texts that a JSON schema allows. Raises GrammarError for what can't be expressed."""
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    if len(schema.encode()) > MAX_BYTES:
+    if len(schema.encode("utf-8", "replace")) > MAX_BYTES:
         raise GrammarError(f"The JSON schema is longer than {MAX_BYTES} bytes.")
     try:
         parsed = json.loads(schema)
@@ -106,14 +117,43 @@ def _values(node: Any, key: str) -> list[Any]:
     return []
 
 
+@contextmanager
+def _native_stderr() -> Iterator[list[str]]:
+    """What the library prints to the process's standard error meanwhile: its parser does not use its log."""
+    said = [""]
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            caught.seek(0)
+            said[0] = caught.read(4096).decode("utf-8", "replace").strip()
+
+
 def _check_size(text: str) -> None:
-    """llama.cpp's parser recurses for every group and dies of a deep enough one."""
-    if len(text.encode()) > MAX_BYTES:
+    """Keep from llama.cpp's parser what it dies of: it recurses for every group, and loops for {2,1}.
+
+    Literals that hold such text count too: these are caps, not a parser.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise GrammarError("The grammar is not valid Unicode text.") from error
+    if size > MAX_BYTES:
         raise GrammarError(f"The grammar is longer than {MAX_BYTES} bytes.")
+    if not text.strip():
+        raise GrammarError("The grammar is empty: it would allow any text.")
     if "\0" in text:
         raise GrammarError("The grammar holds a NUL character.")
     depth = deepest = 0
-    for character in text:  # groups in literals count too: a cap, not a parser
+    for repeated in _REPETITION.finditer(text):
+        if int(repeated[2]) < int(repeated[1]):
+            raise GrammarError(f"The grammar repeats at least {repeated[1]} and at most {repeated[2]} times.")
+    for character in text:
         depth += (character == "(") - (character == ")")
         deepest = max(deepest, depth)
     if deepest > MAX_NESTING:

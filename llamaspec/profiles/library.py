@@ -162,8 +162,8 @@ def _hub_file(reference: str) -> HubMirror | None:
 
 def _not_found(reference: str) -> ProfileNotFoundError:
     if _looks_like_path(reference):
-        return ProfileNotFoundError(f"there is no profile at {shown(reference)}")
+        return ProfileNotFoundError(f"There is no profile at {shown(reference)}")
     names = [entry.name for entry in list_entries()]
     near = difflib.get_close_matches(reference.lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`llamaspec profile list` shows what there is."
-    return ProfileNotFoundError(f"there is no profile named '{shown(reference)}'", hint)
+    return ProfileNotFoundError(f"There is no profile named '{shown(reference)}'", hint)

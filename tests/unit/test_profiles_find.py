@@ -159,7 +159,7 @@ def test_a_file_that_is_called_as_a_profile_does_not_hide_it() -> None:
     "reference", ["", "qwen9", "QWEN3-8B", "../x", "..", "a\0b", "x" * 5000, "x.yaml", "/no/x.yaml"]
 )
 def test_what_is_not_there_is_said_so(reference: str) -> None:
-    with pytest.raises(ProfileNotFoundError, match="there is no profile"):
+    with pytest.raises(ProfileNotFoundError, match="There is no profile"):
         find_profile(reference)
 
 

@@ -60,7 +60,8 @@ class ModelDrafter:
 
     def _extend(self, draft: Draft, request: DraftRequest, text: list[int], row: Row) -> bool:
         """Add the token that follows, unless the model is too unsure; whether to go on after it."""
-        if confidence(row[: self._vocab_size]) < request.p_min:
+        sure = confidence(row[: self._vocab_size])
+        if sure == 0.0 or sure < request.p_min:
             return False
         token, drawn_from = request.proposer.propose(row[: self._vocab_size], text)
         draft.tokens.append(token)
