@@ -95,11 +95,20 @@ class Draft:
         return Draft(self.tokens[self.width + 1 :], rest) if any(q is not None for q in rest) else Draft()
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A draft token, what it was drawn from, and how sure the draft model is of its best token (0 to 1)."""
+
+    token: int
+    drawn_from: Distribution | None
+    confidence: float
+
+
 class Proposer(Protocol):
     """How a sequence draws draft tokens: its sampling settings and its source of chance."""
 
-    def propose(self, row: Row, history: Sequence[int]) -> "tuple[int, Distribution | None]":
-        """A token for the draft model's logits after `history`, and what it was drawn from."""
+    def propose(self, row: Row, history: Sequence[int]) -> Proposal | None:
+        """A token for the draft model's logits after `history`; None where they are not numbers."""
         ...
 
 

@@ -15,11 +15,14 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaspec.decode.ports import Distribution, Grammar, Row
+from llamaspec.decode.ports import Distribution, Grammar, Proposal, Row
 from llamaspec.errors import DecodeError, GrammarError
 from llamaspec.settings import SamplingSettings
 
-_FIRST_MARGIN = 8.0  # logits below the maximum; e^-8 is 0.03 % of the most probable token
+_STRIPES = 32
+_LEAST = -1e30
+_CONFIDENT_AMONG = 10
+_NEGLIGIBLE = 12.0  # logits below the maximum; e^-12 is 0.0006 % of the most probable token
 _GRAMMAR_GLANCE = 64  # candidates that a grammar is asked about before the whole vocabulary is
 
 
@@ -69,24 +72,33 @@ class Sampler:
 
     def distribution(self, row: Row, history: Sequence[int], *, constrained: bool = True) -> Distribution:
         """The distribution that a token is drawn from; with `constrained`, within the grammar."""
+        if self.greedy:
+            return Distribution(np.array([self.best(row, history)]), np.ones(1))
         with self._adjusted(row, history):
-            if self.greedy:
-                return Distribution(np.array([self.best(row, ())]), np.ones(1))
-            ids = self._truncated(row, None)
+            ids, logits = self._truncated(*self._candidates(row))
             grammar = self.grammar if constrained else None
             if grammar is not None:
-                kept = ids[grammar.allowed(ids)]
-                ids = kept if kept.size else self._truncated(row, self._allowed_everywhere(grammar, row.size))
-            scaled = row[ids].astype(np.float64) / self._settings.temperature
-        return Distribution(ids, softmax(scaled))
+                allowed = grammar.allowed(ids)
+                if allowed.any():
+                    ids, logits = ids[allowed], logits[allowed]
+                else:
+                    ids = _descending(row, self._allowed_everywhere(grammar, row.size))
+                    # A banned token that is all a grammar allows comes after all: it may be the only end.
+                    ids, logits = self._truncated(ids, np.maximum(row[ids].astype(np.float64), _LEAST))
+            return self._tempered(ids, logits)
 
-    def propose(self, row: Row, history: Sequence[int]) -> tuple[int, Distribution | None]:
+    def propose(self, row: Row, history: Sequence[int]) -> Proposal | None:
         """A draft token: drawn as the main model would draw it, which makes acceptance likeliest."""
-        if self.greedy:
-            with self._adjusted(row, history):
-                return int(row.argmax()), None
-        drawn_from = self.distribution(row, history, constrained=False)
-        return self.draw(drawn_from), drawn_from
+        with self._adjusted(row, history):
+            if self.greedy:
+                best = int(row.argmax())
+                return Proposal(best, None, confidence(row, best)) if np.isfinite(row[best]) else None
+            try:
+                ids, logits = self._candidates(row)
+            except DecodeError:
+                return None
+        drawn_from = self._tempered(*self._truncated(ids, logits))
+        return Proposal(self.draw(drawn_from), drawn_from, _share_of_best(logits))
 
     def draw(self, distribution: Distribution) -> int:
         """One token of a distribution, by inversion."""
@@ -104,12 +116,13 @@ class Sampler:
     @contextmanager
     def _adjusted(self, row: Row, history: Sequence[int]) -> Iterator[None]:
         """The row with bans and penalties in place. Only the few touched entries are put back after."""
-        if not (self._penalised and history) and self._banned.size == 0:
+        penalised = self._penalised and len(history) > 0
+        if not penalised and self._banned.size == 0:
             yield
             return
         # A draft model's vocabulary may be smaller than the one that these ids are from.
         banned = self._banned[self._banned < row.size]
-        ids, counts = self._counts_in_window(history, row.size)
+        ids, counts = _occurrences(self._window(history) if penalised else (), row.size)
         saved, saved_banned = row[ids], row[banned]
         try:
             row[ids] = self._penalise(saved, counts)
@@ -119,13 +132,9 @@ class Sampler:
             row[banned] = saved_banned
             row[ids] = saved
 
-    def _counts_in_window(
-        self, history: Sequence[int], vocab: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _window(self, history: Sequence[int]) -> Sequence[int]:
         last_n = self._settings.repeat_last_n
-        window = () if not self._penalised else history if last_n < 0 else history[-last_n:]
-        ids, counts = np.unique(np.asarray(window, dtype=np.int64), return_counts=True)
-        return ids[ids < vocab], counts[ids < vocab]
+        return history if last_n < 0 else history[-last_n:]
 
     def _penalise(self, logits: Row, counts: NDArray[np.int64]) -> Row:
         repeat = np.float32(self._settings.repeat_penalty)
@@ -133,29 +142,38 @@ class Sampler:
         reduction = counts * self._settings.frequency_penalty + self._settings.presence_penalty
         return np.asarray(scaled - reduction, dtype=np.float32)
 
-    def _truncated(self, row: Row, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Ids that top-k, top-p and min-p leave, the most probable first."""
+    def _candidates(self, row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Ids and logits, the most probable first: the ten best and all that the truncations can leave."""
         settings = self._settings
-        peak = row.max()
-        _check_peak(peak)
-        if within is not None:
-            order = np.argsort(-row[within], kind="stable")
-            ids = within[order[: settings.top_k]] if settings.top_k else within[order]
-        elif settings.top_k:
-            ids = top_candidates(row, settings.top_k)
+        if settings.top_k:
+            ids = top_candidates(row, max(settings.top_k, _CONFIDENT_AMONG))
         elif settings.min_p > 0.0 and settings.top_p >= 1.0:
-            ids = _descending(row, np.flatnonzero(row >= peak + np.log(settings.min_p)))
+            peak = row.max()
+            _check_peak(peak)
+            near = np.flatnonzero(row >= peak + np.log(settings.min_p))
+            few = near.size < _CONFIDENT_AMONG
+            ids = top_candidates(row, _CONFIDENT_AMONG) if few else _descending(row, near)
         else:
+            _check_peak(row.max())
             ids = _descending(row, np.flatnonzero(row > -np.inf))
-        logits = row[ids].astype(np.float64)
-        probs = softmax(logits)
-        keep = int(ids.size)
+        return ids, row[ids].astype(np.float64)
+
+    def _truncated(
+        self, ids: NDArray[np.int64], logits: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """What top-k, top-p and min-p leave of descending `logits`: always the first ones, never none."""
+        settings = self._settings
+        weights = np.exp(logits[: settings.top_k or None] - logits[0])
+        keep = int(np.count_nonzero(weights > 0.0))
         if settings.top_p < 1.0:
-            keep = min(keep, int(np.searchsorted(np.cumsum(probs), settings.top_p)) + 1)
+            edges = weights.cumsum()
+            keep = min(keep, int(edges.searchsorted(settings.top_p * edges[-1])) + 1)
         if settings.min_p > 0.0:
-            keep = min(keep, int(np.count_nonzero(probs >= probs[0] * settings.min_p)))
-        keep = min(keep, int(np.count_nonzero(probs > 0.0)))
-        return ids[: max(keep, 1)]
+            keep = min(keep, int(np.count_nonzero(weights >= settings.min_p)))
+        return ids[:keep], logits[:keep]
+
+    def _tempered(self, ids: NDArray[np.int64], logits: NDArray[np.float64]) -> Distribution:
+        return Distribution(ids, softmax(logits / self._settings.temperature))
 
     @staticmethod
     def _allowed_everywhere(grammar: Grammar, vocab: int) -> NDArray[np.int64]:
@@ -169,6 +187,14 @@ class Sampler:
         return allowed
 
 
+def _occurrences(tokens: Sequence[int], vocab: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct tokens below `vocab`, and how often each is there."""
+    if not tokens:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    ids, counts = np.unique(np.asarray(tokens, dtype=np.int64), return_counts=True)
+    return ids[ids < vocab], counts[ids < vocab]
+
+
 def _check_peak(logit: float) -> None:
     """A row whose largest logit is NaN or infinite says nothing about the next token."""
     if not np.isfinite(logit):
@@ -179,42 +205,38 @@ def _check_peak(logit: float) -> None:
 
 
 def top_candidates(row: Row, count: int) -> NDArray[np.int64]:
-    """Ids of the `count` largest logits, descending, equal ones by id; shape [min(count, vocab)]."""
-    count = min(count, row.size)
-    top = float(row.max())
-    margin = _FIRST_MARGIN
-    ids = np.flatnonzero(row > top - margin)
-    while ids.size < count and margin < 1e6:
-        margin *= 2
-        ids = np.flatnonzero(row > top - margin)
-    if ids.size < count:
-        ids = np.arange(row.size)
-    if ids.size > 4 * count:  # a flat row: find the last value that counts before anything is sorted
-        logits = row[ids]
-        ids = ids[logits >= np.partition(logits, ids.size - count)[ids.size - count]]
-    return _descending(row, ids)[:count]
+    """Ids of the `count` largest logits, descending, equal ones by id; shape [min(count, vocab)].
 
-
-def confidence(row: Row) -> float:
-    """Probability of the best token among the ten best: what llama.cpp compares with p-min.
-
-    0 where the row is not made of numbers.
+    The row is laid out in stripes, of which each column has a peak. Whatever is among the largest is at
+    least as large as the `count`-th peak, and so in a column whose peak is: the rest is not looked at.
     """
-    top = float(row.max())
-    if not np.isfinite(top):
-        return 0.0
-    near = row[np.flatnonzero(row > top - _FIRST_MARGIN)]
-    if near.size > 10:
-        near = np.partition(near, near.size - 10)[-10:]
-    return float(1.0 / np.exp(near - top).sum())
+    _check_peak(row.max())  # and a straight read brings the row into the cache, which halves what follows
+    width = row.size // _STRIPES
+    if count >= width:
+        return _descending(row, np.arange(row.size))[:count]
+    peaks = row[: _STRIPES * width].reshape(_STRIPES, width).max(axis=0)
+    bound = np.partition(peaks, width - count)[width - count]
+    near = (np.flatnonzero(peaks >= bound) + width * np.arange(_STRIPES)[:, None]).ravel()
+    ids = np.concatenate([near, np.arange(_STRIPES * width, row.size)])
+    return _descending(row, ids[row[ids] >= bound])[:count]
+
+
+def confidence(row: Row, best: int) -> float:
+    """Probability of the best token among the ten best: what llama.cpp compares with p-min."""
+    near = row[np.flatnonzero(row > row[best] - _NEGLIGIBLE)]
+    if near.size > _CONFIDENT_AMONG:
+        near = np.partition(near, near.size - _CONFIDENT_AMONG)[-_CONFIDENT_AMONG:]
+    return float(1.0 / np.exp(near - row[best]).sum())
+
+
+def _share_of_best(logits: NDArray[np.float64]) -> float:
+    """As `confidence`, of descending logits."""
+    return float(1.0 / np.exp(logits[:_CONFIDENT_AMONG] - logits[0]).sum())
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities; all alike where every logit is -inf."""
-    top = logits.max()
-    if top == -np.inf:
-        return np.full(logits.shape, 1.0 / logits.size)
-    weights = np.exp(logits - top)
+    """Probabilities; the largest logit is finite."""
+    weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum())
 
 

@@ -202,7 +202,7 @@ class Context:
 
 
 class _Batch:
-    """A `llama_batch` over NumPy arrays: filling it costs slices, not a foreign call per token."""
+    """A `llama_batch` over NumPy arrays, which are filled without a foreign call."""
 
     def __init__(self, capacity: int) -> None:
         self._tokens = np.zeros(capacity, np.int32)
@@ -223,16 +223,16 @@ class _Batch:
         )
 
     def fill(self, feeds: Sequence[Feed]) -> None:
-        start = 0
+        at = 0
         for feed in feeds:
-            end = start + len(feed.tokens)
-            self._tokens[start:end] = feed.tokens
-            self._positions[start:end] = range(feed.position, feed.position + len(feed.tokens))
-            self._sequences[start:end] = feed.sequence
-            self._wanted[start : end - feed.rows] = 0
-            self._wanted[end - feed.rows : end] = 1
-            start = end
-        self.struct.n_tokens = start
+            unwanted = len(feed.tokens) - feed.rows
+            for index, token in enumerate(feed.tokens):
+                self._tokens[at] = token
+                self._positions[at] = feed.position + index
+                self._sequences[at] = feed.sequence
+                self._wanted[at] = index >= unwanted
+                at += 1
+        self.struct.n_tokens = at
 
 
 class _Logits:

@@ -99,7 +99,10 @@ def schema_to_grammar(schema: str) -> str:
             raise GrammarError("A JSON schema is an object.", "Give at least {} for any JSON value.")
         if "://" in json.dumps(_values(parsed, "$ref")):
             raise GrammarError("The JSON schema refers to another address, and none is fetched.")
-        return str(json_schema_to_gbnf(schema))
+        # The converter's strings may hold control characters, which JSON does not allow.
+        return str(json_schema_to_gbnf(schema)).replace(
+            r'char ::= [^"\\]', r'char ::= [^"\\\x7F\x00-\x1F]', 1
+        )
     except json.JSONDecodeError as error:
         raise GrammarError(f"The JSON schema is not JSON: {error}") from error
     except GrammarError:

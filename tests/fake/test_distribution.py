@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 from branching import Oracle, branching_sampler, enumerate_outcomes
-from fake.backend import Alternating, FakeBackend, FakeVocabulary
 
+from fake.backend import Alternating, FakeBackend, FakeVocabulary
 from llamaspec.decode.drafters.model import ModelDrafter
 from llamaspec.decode.ports import Draft, Drafter, DraftRequest, Row
 from llamaspec.decode.sequence import Request

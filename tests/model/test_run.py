@@ -111,7 +111,16 @@ def test_a_model_without_draft_runs(llamaspec, small_model: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="a child process can't be sent Ctrl-C alone")
 def test_interrupt_prints_what_there_is(small_model: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "llamaspec", "run", "-m", str(small_model), "Tell a long story", "--ignore-eos"],
+        [
+            sys.executable,
+            "-m",
+            "llamaspec",
+            "run",
+            "-m",
+            str(small_model),
+            "Tell a long story",
+            "--ignore-eos",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

@@ -11,9 +11,7 @@ from llamaspec.settings import SamplingSettings
 
 pytestmark = pytest.mark.model
 
-PROMPT = (
-    "<|im_start|>user\nWhat should I see in Lisbon in two days?<|im_end|>\n<|im_start|>assistant\n"
-)
+PROMPT = "<|im_start|>user\nWhat should I see in Lisbon in two days?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_sampled_drafts_are_accepted_more_often_than_best_ones(pair) -> None:

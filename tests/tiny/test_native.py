@@ -1,24 +1,19 @@
 """Models, contexts and grammars over the real llama.cpp, on files of a few hundred kilobytes."""
 
-import math
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from children import in_child
 from gguf_files import VOCAB, tiny_jamba, tiny_llama, tiny_mamba
 from lfm2_file import tiny_lfm2
 
 from llamaspec.decode.ports import Feed, Row
-from llamaspec.decode.sampling import Sampler
-from llamaspec.errors import ClosedError, ContextError, DecodeError, GrammarError, ModelFileError, UsageError
+from llamaspec.errors import ClosedError, ContextError, DecodeError, ModelFileError, UsageError
 from llamaspec.native.context import Context, ContextOptions
-from llamaspec.native.grammar import MAX_BYTES, MAX_NESTING, NativeGrammar, schema_to_grammar
+from llamaspec.native.grammar import NativeGrammar
 from llamaspec.native.model import Model
-from llamaspec.settings import SamplingSettings
 
 ARCHITECTURES: dict[str, Callable[[Path], Path]] = {
     "llama": tiny_llama,
@@ -254,205 +249,3 @@ def test_a_context_whose_model_was_closed_first_is_closed_too(tmp_path: Path) ->
     """
     child = in_child(code)
     assert child.stdout.split() == ["closed"] * 2, child.stderr
-
-
-def in_child(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-
-
-# Grammars
-
-
-def written(model: Model, grammar: NativeGrammar, text: str) -> bool:
-    """Whether the grammar lets a text pass, token by token."""
-    for token in model.tokenize(text):
-        if not grammar.allowed(np.array([token]))[0]:
-            return False
-        grammar.accept(token)
-    return True
-
-
-def test_a_grammar_lets_pass_what_it_describes(llama: Model) -> None:
-    text = 'root ::= "the " ("hen" | "rat") "\\n"'
-    assert written(llama, NativeGrammar(llama, text), "the rat\n")
-    assert not written(llama, NativeGrammar(llama, text), "the cat\n")
-    ended = NativeGrammar(llama, text)
-    assert not ended.allowed(np.array([VOCAB.eos]))[0]
-    assert written(llama, ended, "the hen\n")
-    everything = np.arange(llama.vocab_size)
-    assert everything[ended.allowed(everything)].tolist() == list(llama.eog_tokens)
-
-
-def test_a_copy_goes_its_own_way(llama: Model) -> None:
-    grammar = NativeGrammar(llama, 'root ::= "ab"')
-    copy = grammar.copy()
-    [a], [b] = (np.array(llama.tokenize(text)) for text in "ab")
-    copy.accept(int(a))
-    assert copy.allowed(np.array([b]))[0]
-    assert grammar.allowed(np.array([a]))[0]
-    assert not grammar.allowed(np.array([b]))[0]
-
-
-def test_accepting_what_is_not_allowed_is_an_error_and_not_the_end(llama: Model) -> None:
-    grammar = NativeGrammar(llama, 'root ::= "a"')
-    with pytest.raises(GrammarError):
-        grammar.accept(VOCAB.eos)
-    assert written(llama, grammar, "a")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        'rot ::= "a"',
-        'root ::= "a',
-        "root ::= undefined",
-        'root ::= root "a" | "a"',
-        'root ::= ("a"',
-        "root ::= [a-",
-        'root ::= "a"{2,1}',
-        'root ::= "a"{1000000000}',
-        'root ::= "a"{99999999999999999999}',
-        'root ::= "\\xZZ"',
-        "root ::= \0",
-        'root ::= "\ud800"',
-        "root ::= " + "(" * (MAX_NESTING + 1) + '"a"' + ")" * (MAX_NESTING + 1),
-        'root ::= "' + "a" * MAX_BYTES + '"',
-    ],
-    ids=range(15),
-)
-def test_grammars_that_do_not_compile(llama: Model, text: str) -> None:
-    with pytest.raises(GrammarError):
-        NativeGrammar(llama, text)
-
-
-HOSTILE = {
-    "nested repetitions": 'root ::= ((("a"{0,1000}){0,1000}){0,1000})',
-    "as deep as allowed": "root ::= " + "(" * MAX_NESTING + '"a"' + ")*" * MAX_NESTING,
-    "empty alternatives": "root ::= (a | a | a)*\na ::= b*\nb ::= c*\nc ::= [a-z]?",
-    "a long chain": "root ::= r0\n" + "".join(f"r{n} ::= r{n + 1}\n" for n in range(3000)) + 'r3000 ::= "a"',
-    "right recursion": 'root ::= "a" root | ""',
-    "left recursion through another": 'root ::= a "x"\na ::= root | "y"',
-    "open brackets in a literal": 'root ::= "' + "(" * 60 + '"',
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_grammars_do_not_kill_the_process(tmp_path: Path, name: str) -> None:
-    path = tiny_llama(tmp_path / "model.gguf")
-    code = f"""
-        import numpy as np
-        from pathlib import Path
-        from llamaspec.errors import GrammarError
-        from llamaspec.native.grammar import NativeGrammar
-        from llamaspec.native.model import Model
-        model = Model(Path({str(path)!r}))
-        try:
-            grammar = NativeGrammar(model, {HOSTILE[name]!r})
-            for _ in range(3):
-                allowed = np.flatnonzero(grammar.allowed(np.arange(model.vocab_size)))
-                if not allowed.size or model.is_eog(int(allowed[0])):
-                    break
-                grammar.accept(int(allowed[0]))
-            print("ran")
-        except GrammarError:
-            print("refused")
-    """
-    child = in_child(code)
-    assert child.stdout.strip() in ("ran", "refused"), (child.returncode, child.stderr[-400:])
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        "",
-        "nonsense",
-        "[]",
-        "3",
-        '{"type": "no such type"}',
-        '{"$ref": "https://example.org/schema.json"}',
-        '{"$ref": "#/nowhere"}',
-        '{"type": "string", "pattern": "^[a-"}',
-        '{"type": "object", "properties": 7}',
-        "[" * 100_000,
-        '{"a":' * 5_000,
-        '{"description": "' + "x" * MAX_BYTES + '"}',
-    ],
-    ids=range(12),
-)
-def test_schemas_that_make_no_grammar(llama: Model, schema: str) -> None:
-    with pytest.raises(GrammarError):
-        NativeGrammar(llama, schema_to_grammar(schema))
-
-
-def test_a_schema_becomes_a_grammar(llama: Model) -> None:
-    schema = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
-    text = schema_to_grammar(schema)
-    assert written(llama, NativeGrammar(llama, text), '{"n": 12}')
-    assert not written(llama, NativeGrammar(llama, text), '{"n": "12"}')
-
-
-# llama.cpp's own samplers as a second opinion on ours
-
-
-def llama_cpp_distribution(
-    row: Row, options: SamplingSettings, history: Sequence[int]
-) -> dict[int, float]:
-    import ctypes
-
-    from llama_cpp import llama_cpp as lib
-
-    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-    for sampler in (
-        lib.llama_sampler_init_penalties(
-            row.size,
-            len(history) if options.repeat_last_n < 0 else options.repeat_last_n,
-            options.repeat_penalty,
-            options.frequency_penalty,
-            options.presence_penalty,
-        ),
-        lib.llama_sampler_init_top_k(options.top_k),
-        lib.llama_sampler_init_top_p(options.top_p, 1),
-        lib.llama_sampler_init_min_p(options.min_p, 1),
-        lib.llama_sampler_init_temp(options.temperature),
-    ):
-        lib.llama_sampler_chain_add(chain, sampler)
-    for token in history:
-        lib.llama_sampler_accept(chain, token)
-    data = (lib.llama_token_data * row.size)(*((i, float(v), 0.0) for i, v in enumerate(row)))
-    array = lib.llama_token_data_array(data=data, size=row.size, selected=-1, sorted=False)
-    lib.llama_sampler_apply(chain, ctypes.byref(array))
-    left = [(array.data[i].id, array.data[i].logit) for i in range(array.size)]
-    lib.llama_sampler_free(chain)
-    best = max(logit for _, logit in left)
-    weights = {token: math.exp(logit - best) for token, logit in left if logit > -math.inf}
-    return {token: weight / sum(weights.values()) for token, weight in weights.items()}
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_samplers_agree_with_those_of_llama_cpp(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    row = (random.standard_normal(random.integers(30, 1500)) * random.choice([0.5, 2, 6])).astype(np.float32)
-    history = random.integers(0, min(40, row.size), random.integers(0, 90)).tolist()
-    options = SamplingSettings(
-        temperature=float(random.choice([0.3, 0.8, 1.0, 1.7])),
-        top_k=int(random.choice([0, 5, 40, 3000])),
-        top_p=float(random.choice([1.0, 0.95, 0.5])),
-        min_p=float(random.choice([0.0, 0.05, 0.3])),
-        repeat_penalty=float(random.choice([1.0, 1.1, 0.9])),
-        repeat_last_n=int(random.choice([-1, 0, 8, 64])),
-        presence_penalty=float(random.choice([0.0, 0.5])),
-        frequency_penalty=float(random.choice([0.0, 0.2, -0.1])),
-    )
-    ours = Sampler(options, 0).distribution(row, history)
-    theirs = llama_cpp_distribution(row, options, history)
-    assert set(ours.ids.tolist()) == set(theirs)
-    for token, p in zip(ours.ids.tolist(), ours.probs.tolist(), strict=True):
-        assert p == pytest.approx(theirs[token], rel=1e-4)

@@ -77,9 +77,9 @@ def imports(path: Path, *, only_at_start: bool = False) -> Iterator[str]:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 yield name if name in MODULES else str(node.module)
-        elif only_at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        elif only_at_start and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif (only_at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)) or (
+            only_at_start and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
             continue
         pending += ast.iter_child_nodes(node)
 

@@ -8,10 +8,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from fake.backend import Alternating
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from llamaspec.decode.ports import Distribution, Row
+from llamaspec.decode.ports import Distribution, Proposal, Row
 from llamaspec.decode.sampling import Sampler, confidence, probability, residual, softmax, top_candidates
 from llamaspec.errors import DecodeError, GrammarError
 from llamaspec.settings import SamplingSettings
@@ -51,15 +52,9 @@ def reference(
         mass += weight / total
         if options.top_p < 1.0 and mass >= options.top_p:
             break
-    kept = [
-        pair
-        for pair in kept
-        if options.min_p == 0.0 or math.exp(pair[1] - kept[0][1]) >= options.min_p
-    ]
+    kept = [pair for pair in kept if options.min_p == 0.0 or math.exp(pair[1] - kept[0][1]) >= options.min_p]
     weights = [math.exp((value - kept[0][1]) / options.temperature) for _, value in kept]
-    return {
-        token: weight / sum(weights) for (token, _), weight in zip(kept, weights, strict=True) if weight
-    }
+    return {token: weight / sum(weights) for (token, _), weight in zip(kept, weights, strict=True) if weight}
 
 
 def as_dict(distribution: Distribution) -> dict[int, float]:
@@ -150,7 +145,7 @@ def test_top_candidates_of_a_flat_and_of_a_steep_row() -> None:
 def test_confidence_is_that_of_the_best_among_the_ten_best(row: Row) -> None:
     best = sorted((float(value) for value in row), reverse=True)[:10]
     expected = 1.0 / sum(math.exp(value - best[0]) for value in best)
-    assert confidence(row) == pytest.approx(expected, rel=0.004, abs=1e-6)
+    assert confidence(row, int(row.argmax())) == pytest.approx(expected, rel=0.004, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -163,21 +158,24 @@ def test_confidence_is_that_of_the_best_among_the_ten_best(row: Row) -> None:
     ],
     ids=["nan", "-inf", "inf", "one nan"],
 )
-@pytest.mark.parametrize("options", [OPEN, GREEDY, SamplingSettings(), OPEN.model_copy(update={"min_p": 0.1})])
+@pytest.mark.parametrize(
+    "options", [OPEN, GREEDY, SamplingSettings(), OPEN.model_copy(update={"min_p": 0.1})]
+)
 @pytest.mark.parametrize("grammar", [None, Alternating()])
 def test_rows_that_are_not_numbers_are_an_error(
     row: Row, options: SamplingSettings, grammar: Alternating | None
 ) -> None:
+    sampler = Sampler(options, 1, grammar=grammar)
     with pytest.raises(DecodeError):
-        Sampler(options, 1, grammar=grammar).choose(row, ())
-    assert confidence(row) == 0.0
+        sampler.choose(row, ())
+    assert sampler.propose(row, ()) is None
 
 
 @pytest.mark.parametrize("options", [OPEN, GREEDY, SamplingSettings()])
 def test_excluded_tokens_are_not_an_error(options: SamplingSettings) -> None:
     row = np.array([-np.inf, 2.0, -np.inf], np.float32)
     assert Sampler(options, 1).choose(row, ()) == 1
-    assert confidence(row) == 1.0
+    assert confidence(row, 1) == 1.0
 
 
 class Only:
@@ -241,11 +239,14 @@ def test_a_grammar_that_allows_nothing_is_an_error(options: SamplingSettings) ->
 
 def test_drafts_are_proposed_without_the_grammar() -> None:
     sampler = Sampler(OPEN, 0, grammar=Only(999))
-    token, drawn_from = sampler.propose(FALLING.copy(), ())
-    assert drawn_from is not None
-    assert drawn_from.ids.size == 1000
-    assert token != 999
-    assert Sampler(GREEDY, 0, grammar=Only(999)).propose(FALLING.copy(), ()) == (0, None)
+    proposal = sampler.propose(FALLING.copy(), ())
+    assert proposal is not None
+    assert proposal.drawn_from is not None
+    assert proposal.drawn_from.ids.size == 1000
+    assert proposal.token != 999
+    greedy = Sampler(GREEDY, 0, grammar=Only(999)).propose(FALLING.copy(), ())
+    assert greedy == Proposal(0, None, confidence(FALLING, 0))
+    assert greedy.confidence == pytest.approx(proposal.confidence, rel=0.001)
 
 
 probs = st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any)
@@ -292,4 +293,3 @@ def test_what_has_no_probability_is_never_drawn() -> None:
 def test_softmax_is_stable() -> None:
     assert softmax(np.array([1e30, 1e30])).tolist() == [0.5, 0.5]
     assert softmax(np.array([0.0, -np.inf])).tolist() == [1.0, 0.0]
-    assert softmax(np.array([-np.inf, -np.inf])).tolist() == [0.5, 0.5]

@@ -1,9 +1,10 @@
-"""Text from token pieces: whatever the cuts, nothing is lost, split within a character, or shown too early."""
+"""Text from token pieces: whatever the cuts, nothing is lost, split within a character or shown too early."""
 
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llamaspec.decode.text import Piece, TextStream
 
@@ -77,9 +78,7 @@ def test_only_what_may_become_a_stop_string_is_held_back(texts: list[str], stop:
     whole = "".join(texts)
     if not stream.stopped:
         held = whole[len(shown) :]
-        assert not held or any(
-            s.startswith(held[start:]) for s in stop for start in range(len(held))
-        )
+        assert not held or any(s.startswith(held[start:]) for s in stop for start in range(len(held)))
         assert not stop or len(held) < max(map(len, stop)) + 3
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from branching import Oracle, branching_sampler, enumerate_outcomes
 from fake.backend import Alternating
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llamaspec.decode.ports import Distribution, Draft, Row
 from llamaspec.decode.sampling import Sampler, softmax
@@ -187,7 +188,9 @@ def test_where_rounding_leaves_no_residual_the_token_stays() -> None:
 GREEDY = SamplingSettings(temperature=0.0)
 
 
-@given(st.lists(st.integers(0, 5), max_size=6), st.lists(st.integers(0, 5), min_size=7, max_size=7), st.data())
+@given(
+    st.lists(st.integers(0, 5), max_size=6), st.lists(st.integers(0, 5), min_size=7, max_size=7), st.data()
+)
 def test_greedy_keeps_the_common_beginning(drafted: list[int], best: list[int], data: st.DataObject) -> None:
     width = data.draw(st.integers(max(0, len(drafted) - 1), len(drafted)))
     end = data.draw(st.integers(0, 8))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from llamaspec.decode.ports import Backend, Draft, DraftRequest, Feed, Row
-from llamaspec.decode.sampling import confidence
 
 
 class ModelDrafter:
@@ -60,13 +59,12 @@ class ModelDrafter:
 
     def _extend(self, draft: Draft, request: DraftRequest, text: list[int], row: Row) -> bool:
         """Add the token that follows, unless the model is too unsure; whether to go on after it."""
-        sure = confidence(row[: self._vocab_size])
-        if sure == 0.0 or sure < request.p_min:
+        proposal = request.proposer.propose(row[: self._vocab_size], text)
+        if proposal is None or proposal.confidence < request.p_min:
             return False
-        token, drawn_from = request.proposer.propose(row[: self._vocab_size], text)
-        draft.tokens.append(token)
-        draft.proposals.append(drawn_from)
-        text.append(token)
+        draft.tokens.append(proposal.token)
+        draft.proposals.append(proposal.drawn_from)
+        text.append(proposal.token)
         return len(draft.tokens) < request.limit and len(text) < self._backend.context_size
 
     def _catch_up(self, requests: Sequence[DraftRequest]) -> list[Row]:
