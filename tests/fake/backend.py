@@ -1,4 +1,4 @@
-"""Fakes of the engine's seams: a model whose logits are a function of the text, its vocabulary, drafters, grammars.
+"""Fakes of the engine's seams: a model whose logits are a function of the text, and what goes with it.
 
 They are strict: whatever a real model would take amiss, or silently compute something else for, is an
 AssertionError here, which the engine does not catch.

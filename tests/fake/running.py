@@ -1,6 +1,8 @@
 """Requests run on a fake model, by an engine that is looked after at every step."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from llamaspec.decode.drafters.model import ModelDrafter
 from llamaspec.decode.ports import Drafter
 from llamaspec.decode.sequence import Phase, Request
 from llamaspec.engine.engine import Engine
-from llamaspec.events import Event, FinishEvent, FinishReason, TextEvent
+from llamaspec.events import Event, FinishEvent, FinishReason
 from llamaspec.settings import SamplingSettings, SpeculationSettings
 from llamaspec.stats import Stats
 
@@ -42,37 +44,28 @@ class CheckedEngine(Engine):
         return events
 
 
+@dataclass(slots=True)
 class Outcome:
-    """What one request came to."""
+    """What one request came to. `drafted` counts events, and plays no part in a comparison."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
-        self.text = ""
-        self.tokens: list[int] = []
-        self.drafted = 0
-        self.ends: list[FinishEvent] = []
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    reason: FinishReason | None = None
+    error: Exception | None = None
+    drafted: int = field(default=0, compare=False)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Self:
+        outcome = cls()
         for event in events:
-            assert not self.ends, "an event behind the last one"
-            if isinstance(event, TextEvent):
-                self.text += event.text
-                self.tokens += event.tokens
-                self.drafted += event.drafted
+            assert outcome.reason is None, "an event behind the last one"
+            if isinstance(event, FinishEvent):
+                outcome.reason, outcome.error = event.reason, event.error
             else:
-                self.ends.append(event)
-
-    @property
-    def reason(self) -> FinishReason | None:
-        assert len(self.ends) <= 1
-        return self.ends[0].reason if self.ends else None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Outcome) and vars_but_drafted(self) == vars_but_drafted(other)
-
-    def __repr__(self) -> str:
-        return f"{self.text!r} {self.tokens} {self.reason}"
-
-
-def vars_but_drafted(outcome: Outcome) -> tuple[object, ...]:
-    return outcome.text, outcome.tokens, outcome.reason
+                outcome.text += event.text
+                outcome.tokens += event.tokens
+                outcome.drafted += event.drafted
+        return outcome
 
 
 def run(
@@ -84,7 +77,7 @@ def run(
 ) -> Outcome:
     main = main or FakeBackend(bias=RARE_END)
     engine = CheckedEngine(main, vocabulary or FakeVocabulary(main.vocab_size), drafter)
-    outcome = Outcome(engine.generate(request, stats))
+    outcome = Outcome.of(engine.generate(request, stats))
     assert not engine.busy
     assert not any(main.held.values())
     if isinstance(drafter, ScriptedDrafter):

@@ -31,7 +31,7 @@ def drain(engine: Engine) -> dict[int, Outcome]:
     while engine.busy:
         for event in engine.step():
             events.setdefault(event.request, []).append(event)
-    return {request: Outcome(own) for request, own in events.items()}
+    return {request: Outcome.of(own) for request, own in events.items()}
 
 
 PROMPTS = [(1, 2, 3), PROMPT, tuple(islice(cycle([7, 5, 9, 2, 11]), 40)), (6,), (8, 8, 8, 8, 8, 8, 8)]
@@ -102,7 +102,7 @@ def test_a_generator_closed_early_frees_its_slot() -> None:
             next(events)
         events.close()
         assert not engine.busy
-    assert Outcome(engine.generate(Request(PROMPT, GREEDY))) == plain()
+    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY))) == plain()
 
 
 @pytest.mark.parametrize("where", ["main", "draft"])
@@ -122,7 +122,7 @@ def test_an_error_of_a_model_ends_everyone_running_once(
         FinishReason.ERROR,
         FinishReason.LENGTH,
     ]
-    assert all(outcomes[request].ends[0].error is error for request in requests[:2])
+    assert all(outcomes[request].error is error for request in requests[:2])
     assert outcomes[requests[2]] == plain(prompt=PROMPTS[2])
     assert not any(main.held.values())
     assert not any(draft.held.values())
@@ -135,7 +135,7 @@ def test_generate_raises_what_ended_it() -> None:
         list(engine.generate(Request(PROMPT, GREEDY)))
     assert caught.value is error
     assert not engine.busy
-    assert Outcome(engine.generate(Request(PROMPT, GREEDY))) == plain()
+    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY))) == plain()
 
 
 @pytest.mark.parametrize("last", range(5))
@@ -144,7 +144,7 @@ def test_a_grammar_that_allows_nothing_ends_its_own_request_alone(last: int) -> 
     stuck = engine.submit(Request(PROMPT, GREEDY, grammar=Alternating(last=last)))
     free = engine.submit(Request(PROMPT, GREEDY))
     outcomes = drain(engine)
-    assert isinstance(outcomes[stuck].ends[0].error, GrammarError)
+    assert isinstance(outcomes[stuck].error, GrammarError)
     assert len(outcomes[stuck].tokens) <= last
     assert outcomes[free] == plain()
 
@@ -182,7 +182,7 @@ def test_logits_of_a_text_leave_nothing_behind(batch_size: int) -> None:
     main = FakeBackend(bias=RARE_END, batch_size=batch_size)
     engine = CheckedEngine(main, FakeVocabulary())
     row = engine.logits(PROMPTS[2])
-    assert Outcome(engine.generate(Request(PROMPT, GREEDY))) == plain()
+    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY))) == plain()
     np.testing.assert_array_equal(row, main.logits(PROMPTS[2]))
     engine.submit(Request(PROMPT))
     with pytest.raises(UsageError):
@@ -199,7 +199,7 @@ class NotNumbers(FakeBackend):
 
 def test_a_main_model_without_numbers_is_an_error_of_the_request() -> None:
     outcome = drain_one(Engine(NotNumbers(bias=RARE_END), FakeVocabulary()))
-    assert isinstance(outcome.ends[0].error, DecodeError)
+    assert isinstance(outcome.error, DecodeError)
     assert outcome.tokens == plain().tokens[:3]
 
 

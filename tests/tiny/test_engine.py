@@ -1,4 +1,4 @@
-"""The whole engine over the real llama.cpp: with drafts the greedy text is the plain text, whatever the models."""
+"""The engine over the real llama.cpp: with drafts the greedy text is the plain text, whatever the models."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Grammars over the real llama.cpp: what they let pass, what does not compile, what must not kill the process."""
+"""Grammars over the real llama.cpp: what they let pass, what does not compile, what must do no harm."""
 
 from collections.abc import Iterator
 from pathlib import Path

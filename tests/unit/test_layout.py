@@ -139,7 +139,9 @@ def test_the_check_sees_what_it_should(tmp_path: Path) -> None:
         "from typing import TYPE_CHECKING\n"
         "from llamaspec.native import api\n"
         "if TYPE_CHECKING:\n    import click\n"
-        "def f() -> None:\n    import llama_cpp.llama_cpp as lib\n    from llamaspec.errors import UsageError\n"
+        "def f() -> None:\n"
+        "    import llama_cpp.llama_cpp as lib\n"
+        "    from llamaspec.errors import UsageError\n"
     )
     assert set(imports(file)) == {
         "typing",
