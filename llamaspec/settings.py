@@ -84,7 +84,9 @@ class SamplingSettings(Settings):
     frequency_penalty: Penalty = 0.0
     seed: int = Field(-1, ge=-1, le=(1 << 64) - 1, description="-1: a new one each time")
     ignore_eos: bool = False
-    stop: tuple[str, ...] = Field((), max_length=16, description="texts that end the answer", strict=False)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), max_length=16, description="texts that end the answer", strict=False
+    )
 
     @property
     def greedy(self) -> bool:

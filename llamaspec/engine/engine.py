@@ -64,6 +64,8 @@ class Engine:
         self._clock = clock
         self._on_close = on_close
         self._free = list(range(slots))
+        if slots > min(main.batch_size, main.max_rows):
+            raise UsageError(f"{slots} sequences need a token each in a batch of {main.batch_size}.")
         self._most_pending = min(main.batch_size, main.max_rows) // slots  # tokens of a slot beside others
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []

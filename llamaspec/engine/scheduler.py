@@ -19,7 +19,7 @@ class PromptPacer:
 
     def measured(self, tokens: int, seconds: float) -> None:
         """`tokens` prompt tokens took `seconds`; small remainders say little and are ignored."""
-        if seconds > 0 and tokens >= min(self.chunk, _FIRST_CHUNK):
+        if seconds > 0 and tokens >= _FIRST_CHUNK:
             affordable = int(tokens / seconds * _CHUNK_SECONDS)
             self.chunk = max(_FIRST_CHUNK, min(affordable, self.chunk * 4))
 

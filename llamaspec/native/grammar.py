@@ -124,7 +124,8 @@ def _values(node: Any, key: str) -> list[Any]:
 def _native_stderr() -> Iterator[list[str]]:
     """What the library prints to the process's standard error meanwhile: its parser does not use its log."""
     said = [""]
-    sys.stderr.flush()
+    if sys.stderr is not None:  # as in a program without a console
+        sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
