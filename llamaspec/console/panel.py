@@ -33,7 +33,7 @@ def _lines(stats: Stats, comparison: Mapping[str, Any] | None) -> list[tuple[str
             (
                 "drafted",
                 f"{stats.draft_n} tokens, {stats.draft_n_accepted} accepted "
-                f"({_percent(stats.acceptance_rate)}), {mean:.2f} a draft",
+                f"({_percent(stats.acceptance_rate)}), {mean:.2f} per draft",
             ),
             ("by position", " ".join(_percent(rate) for rate in stats.acceptance_per_position)),
             (

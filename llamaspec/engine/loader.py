@@ -155,8 +155,10 @@ def _read(path: Path, context: int, main_context: int) -> _Part:
 def _tell_of_devices(runtime: RuntimeSettings, usable: list[devices.Device]) -> None:
     if usable or runtime.device == "cpu":
         return
-    hint = devices.unused_gpu_hint()
-    log.warning("%s", hint or "No GPU that the installed llama.cpp can use: everything runs on the CPU.")
+    if hint := devices.unused_gpu_hint():
+        log.warning("%s", hint)
+    else:
+        log.info("No GPU that the installed llama.cpp can use: everything runs on the CPU.")
     asked = [layers for layers in (runtime.gpu_layers, runtime.gpu_layers_draft) if layers not in ("auto", 0)]
     if asked:
         log.warning("GPU layers were asked for (%s), and there is no GPU to put them on.", asked[0])
