@@ -1,7 +1,10 @@
 """A loaded pair, ready to generate: profile → files → engine. What `run` and other programs use."""
 
-from collections.abc import Generator, Mapping, Sequence
+import logging
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -18,10 +21,12 @@ from llamaspec.templates import CHATML, TemplateRenderer
 
 Message = Mapping[str, Any]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Where speculative and plain text part, and how far apart the main model's logits of the two tokens are."""
+    """Where speculative and plain text part, and how far apart the main model has the two tokens."""
 
     position: int
     speculative: str
@@ -40,11 +45,13 @@ class Session:
         self.stats = Stats()
         self.finish_reason: FinishReason | None = None
         template = profile.chat.template or loaded.main_facts.chat_template
-        self.has_own_template = template is not None
+        if template is None:
+            log.warning("This model has no chat template: ChatML is a guess. --raw does without.")
         model = loaded.main
         self._renderer = TemplateRenderer(
             template or CHATML, model.special_text(model.bos), model.special_text(model.eos)
         )
+        self._seed: int | None = None
 
     def chat(
         self,
@@ -57,7 +64,7 @@ class Session:
 
         `settings` overrides the profile for this answer: `{"sampling": {"temperature": 0.0}}`.
         """
-        return self.complete(self.render(prompt), grammar=grammar, settings=settings)
+        return self.complete(self.render(prompt, settings), grammar=grammar, settings=settings)
 
     def complete(
         self,
@@ -77,27 +84,52 @@ class Session:
         settings: Mapping[str, Mapping[str, object]] | None = None,
     ) -> Request:
         """What to generate from a text under the profile's settings and `settings` over them."""
-        profile = overlay(self.profile, settings) if settings else self.profile
+        profile = self._overlaid(settings)
+        sampling = profile.sampling
+        if sampling.seed < 0:
+            sampling = sampling.model_copy(update={"seed": secrets.randbits(63)})
+        self._seed = sampling.seed
         return Request(
             tuple(self.loaded.main.tokenize(text)),
-            profile.sampling,
+            sampling,
             profile.speculation,
             NativeGrammar(self.loaded.main, grammar) if grammar is not None else None,
         )
 
-    def render(self, prompt: str | Sequence[Message]) -> str:
+    def _overlaid(self, settings: Mapping[str, Mapping[str, object]] | None) -> Profile:
+        if not settings:
+            return self.profile
+        profile = overlay(self.profile, settings)
+        if profile.runtime != self.profile.runtime:
+            raise UsageError(
+                "Runtime settings are chosen when the models are loaded.", "Give them to load()."
+            )
+        if profile.speculation.draft_max > self.profile.speculation.draft_max:
+            raise UsageError(
+                f"The models were loaded for drafts of {self.profile.speculation.draft_max} tokens at most.",
+                "Give the largest draft_max to load().",
+            )
+        return profile
+
+    def render(
+        self,
+        prompt: str | Sequence[Message],
+        settings: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> str:
         """The text that the chat template makes of a conversation."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        system = self.profile.chat.system
+        system = self._overlaid(settings).chat.system
         if system is not None and not any(message.get("role") == "system" for message in messages):
             messages.insert(0, {"role": "system", "content": system})
         return self._renderer.render(messages)
 
-    def generate(self, request: Request) -> Generator[TextEvent]:
-        """Run a request; its text as it comes. Closing the iterator early cancels it."""
+    def generate(
+        self, request: Request, should_stop: Callable[[], bool] = lambda: False
+    ) -> Generator[TextEvent]:
+        """Run a request; its text as it comes. `should_stop` is asked every round, and cancels."""
         self.stats, self.finish_reason = Stats(), None
         try:
-            for event in self.loaded.engine.generate(request, self.stats):
+            for event in self.loaded.engine.generate(request, self.stats, should_stop):
                 if isinstance(event, FinishEvent):
                     self.finish_reason = event.reason
                 else:
@@ -108,15 +140,16 @@ class Session:
     def first_divergence(
         self, prompt: Sequence[int], speculative: Sequence[int], plain: Sequence[int]
     ) -> Divergence | None:
-        """Compare two greedy continuations of `prompt`; None where they agree as far as both go.
+        """Where two greedy continuations of `prompt` part; None where they are the same.
 
         Greedy texts part where two tokens are so near that another batch width, which adds floats in
-        another order, turns them round. The gap is measured on a pass over the common text.
+        another order, turns them round. The gap is that of the raw logits, after a pass over the common
+        text. A continuation that is only shorter has ended there, with the end-of-sequence token.
         """
-        for position, (ours, theirs) in enumerate(zip(speculative, plain, strict=False)):
-            if ours != theirs:
+        model = self.loaded.main
+        for position, (ours, theirs) in enumerate(zip_longest(speculative, plain, fillvalue=model.eos)):
+            if ours != theirs and ours is not None and theirs is not None:
                 row = self.loaded.engine.logits([*prompt, *plain[:position]])
-                model = self.loaded.main
                 return Divergence(
                     position,
                     model.special_text(ours),
@@ -130,11 +163,14 @@ class Session:
         profile = self.profile
         return {
             "profile": profile.name,
-            "speculation": profile.speculation.model_dump(),
+            "speculation": profile.speculation.model_dump() | self._mode(),
             "runtime": profile.runtime.model_dump() | self.loaded.chosen,
-            "sampling": profile.sampling.model_dump(),
+            "sampling": profile.sampling.model_dump() | ({} if self._seed is None else {"seed": self._seed}),
             "chat": {"system": profile.chat.system},
         }
+
+    def _mode(self) -> dict[str, str]:
+        return {} if self.loaded.draft is not None else {"mode": "off"}
 
     def models(self) -> dict[str, Any]:
         """The files in use: name, size in bytes, SHA-256 where it is known, quantisation."""
@@ -199,4 +235,8 @@ def load(
         draft_max=chosen.speculation.draft_max,
         draft_mismatch=draft_mismatch,
     )
-    return Session(chosen, files[: 1 + (loaded.draft is not None)], loaded)
+    try:
+        return Session(chosen, files[: 1 + (loaded.draft is not None)], loaded)
+    except BaseException:
+        loaded.engine.close()
+        raise

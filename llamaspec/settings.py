@@ -69,7 +69,7 @@ class RuntimeSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """How a token is chosen. Order: grammar, penalties, top-k, top-p, min-p, temperature (as llama.cpp)."""
+    """How a token is chosen. Order: penalties, top-k, top-p, min-p, temperature (as llama.cpp), grammar."""
 
     n_predict: int = Field(-1, ge=-1, le=MAX_CONTEXT, description="most tokens to predict; -1: until the end")
     temperature: float = Field(0.8, ge=0.0, le=100.0, allow_inf_nan=False, description="0: greedy")

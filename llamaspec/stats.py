@@ -40,8 +40,9 @@ class Stats:
 
     def record_tokens(self, count: int, since_last: float) -> None:
         """`count` tokens were emitted at once, `since_last` after the ones before."""
+        first = self.predicted_tokens == 0
         self.predicted_tokens += count
-        self.latencies.extend([since_last] + [0.0] * (count - 1))
+        self.latencies.extend([since_last, *[0.0] * (count - 1)][first:])
 
     @property
     def draft_n(self) -> int:

@@ -46,8 +46,10 @@ def _root(
 def main() -> None:
     """Entry point of `llamaspec`."""
     for stream in (sys.stdout, sys.stderr):
-        # A pipe or an old console may not hold every character that a model writes.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+        if stream is not None:
+            # A pipe is UTF-8 on every system; an old console may not hold every character.
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            getattr(stream, "reconfigure", lambda **_: None)(encoding=encoding, errors="replace")
     try:
         app()
     except LlamaspecError as error:
@@ -58,7 +60,7 @@ def main() -> None:
 
 def report(error: LlamaspecError) -> int:
     """Print an error to standard error; its exit code."""
-    if "--verbose" in sys.argv[1:]:
+    if {"-v", "--verbose"} & set(sys.argv[1:]):
         import traceback
 
         traceback.print_exception(error)

@@ -6,17 +6,20 @@ from typing import Self
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C sets `asked`; a second one interrupts at once, as usual."""
+    """While entered, the first Ctrl-C makes a call of it true; a second one interrupts at once, as usual."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
+
+    def __call__(self) -> bool:
+        return self._asked
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self._asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(

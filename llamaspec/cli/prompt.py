@@ -8,7 +8,7 @@ from llamaspec.errors import FileMissingError, UsageError
 _MAX_BYTES = 1 << 24
 
 
-def read_prompt(argument: str | None, file: Path | None, standard_input: TextIO, *, raw: bool) -> str:
+def read_prompt(argument: str | None, file: Path | None, standard_input: TextIO | None, *, raw: bool) -> str:
     """File, standard input and argument, whichever there are, in this order.
 
     An empty line goes between them, and a line end at the last one's end is dropped; `raw` does neither.
@@ -16,8 +16,8 @@ def read_prompt(argument: str | None, file: Path | None, standard_input: TextIO,
     parts = []
     if file is not None:
         parts.append(read_text(file))
-    if not standard_input.isatty():
-        parts.append(standard_input.read())
+    if standard_input is not None and not standard_input.isatty():
+        parts.append(_decoded(standard_input.buffer.read(_MAX_BYTES + 1), "Standard input"))
     if argument is not None:
         parts.append(argument)
     prompt = "".join(parts) if raw else "\n\n".join(part.rstrip("\n") for part in parts if part.strip())
@@ -43,12 +43,19 @@ def constraint(grammar: str | None, grammar_file: Path | None, json_schema: str 
 def read_text(path: Path) -> str:
     """A text file of the user's, UTF-8."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{path} is larger than {_MAX_BYTES >> 20} MiB.")
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            return _decoded(file.read(_MAX_BYTES + 1), str(path))
     except FileNotFoundError:
         raise FileMissingError(f"There is no file {path}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text.") from None
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}.") from error
+
+
+def _decoded(data: bytes, name: str) -> str:
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{name} is larger than {_MAX_BYTES >> 20} MiB.")
+    try:
+        # Line ends as in a text file, whatever system wrote it.
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not UTF-8 text.") from None

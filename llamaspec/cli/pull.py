@@ -17,7 +17,7 @@ def pull(
             show_default=False,
         ),
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the paths alone.")] = False,
 ) -> None:
     """Fetch models into the cache, check them, and print where they are."""
     from llamaspec.console.progress import DownloadProgress

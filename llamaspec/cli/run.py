@@ -1,6 +1,7 @@
 """`llamaspec run`: answer one prompt, and say what speculation did."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,17 +90,20 @@ def run(
         settings["speculation"] = {"mode": "off"}
     api.verbose(verbose)
     show_notices(quiet=quiet)
-    with (
-        DownloadProgress(quiet) as progress,
-        session.load(
+    if "profile" in (given := _given(context)):  # which wins over models from the environment
+        model = model if "model" in given else None
+        model_draft = model_draft if "model_draft" in given else None
+    # Ends before the answer begins: both draw on the terminal.
+    with DownloadProgress(quiet) as progress:
+        llm = session.load(
             profile,
             main=model,
             draft=model_draft,
             settings=settings,
             draft_mismatch=draft_mismatch,
             progress=progress,
-        ) as llm,
-    ):
+        )
+    with llm:
         if verify and not llm.profile.sampling.greedy:
             from llamaspec.errors import UsageError
 
@@ -107,6 +111,15 @@ def run(
                 "--verify compares greedy texts, and sampled ones differ by chance.", "Add --temp 0."
             )
         _answer(llm, text if raw else llm.render(text), gbnf, color, quiet, json_output, verify)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Parameters that were given as flags, not by the environment."""
+    return {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
 
 
 def _answer(
@@ -128,35 +141,37 @@ def _answer(
     request = llm.request(prompt, grammar=gbnf)
     printer = AnswerPrinter(color)
     with Interrupt() as interrupt:
-        events = llm.generate(request)
         parts: list[str] = []
         tokens: list[int] = []
-        for event in events:
+        for event in llm.generate(request, interrupt):
             parts.append(event.text)
             tokens += event.tokens
             if not as_json:
                 printer.write(event)
-            if interrupt.asked:
-                events.close()
-                break
         if not as_json:
             printer.end()
         stats, reason = llm.stats, llm.finish_reason or FinishReason.CANCELLED
-        comparison = _compare(llm, prompt, gbnf, tokens) if verify and not interrupt.asked else None
+        comparison = None
+        if verify and not interrupt():
+            comparison = _compare(llm, prompt, gbnf, tokens, interrupt)
     if as_json:
         print(json.dumps(_as_json(llm, "".join(parts), reason, stats, comparison), ensure_ascii=False))
     elif not quiet:
         print_stats(stats, comparison)
-    if interrupt.asked:
+    if interrupt():
         raise typer.Exit(130)
 
 
-def _compare(llm: "Session", prompt: str, gbnf: str | None, tokens: list[int]) -> dict[str, Any]:
+def _compare(
+    llm: "Session", prompt: str, gbnf: str | None, tokens: list[int], should_stop: Callable[[], bool]
+) -> dict[str, Any] | None:
     """Replay plainly; whether the texts are the same and, if not, where and how nearly they part."""
     from dataclasses import asdict
 
     request = llm.request(prompt, grammar=gbnf, settings={"speculation": {"mode": "off"}})
-    plain = [token for event in llm.generate(request) for token in event.tokens]
+    plain = [token for event in llm.generate(request, should_stop) for token in event.tokens]
+    if should_stop():
+        return None
     divergence = llm.first_divergence(request.prompt, tokens, plain)
     return {
         "same": tokens == plain,

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 class DownloadProgress:
     """Follows the hub's work (it has `start`, `advance` and `finish`); a context manager.
 
-    `quiet` asks for the lines on a terminal too.
+    `quiet` asks for nothing at all.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
         self._bars = _bars(self._console) if self._console.is_terminal and not quiet else None
         self._task = ""
         self._started = 0.0
@@ -59,7 +60,8 @@ class DownloadProgress:
             self._bars.stop_task(self._bars.task_ids[-1])
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        if not self._quiet:
+            self._console.print(line, markup=False, soft_wrap=True)
 
 
 def _bars(console: "Console") -> "RichProgress":
@@ -79,4 +81,6 @@ def _bars(console: "Console") -> "RichProgress":
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
         console=console,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )

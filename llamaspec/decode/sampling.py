@@ -5,8 +5,8 @@ before temperature. A grammar filters what the truncations have left; only where
 that does it filter the whole vocabulary first, which costs milliseconds. What counts for being
 lossless is that plain and speculative decoding use this one definition.
 
-A vocabulary has some 150 k entries, so nothing here sorts a row, and a softmax over a whole row is
-taken only when top-k is off and top-p is on: a threshold below the maximum finds the few candidates.
+A vocabulary has some 150 k entries: with top-k, or with min-p alone, only a few candidates are looked at
+and sorted. Without either the whole row is, which costs milliseconds.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -22,7 +22,7 @@ from llamaspec.decode.sampling import Sampler
 from llamaspec.decode.sequence import Phase, Request, Sequence
 from llamaspec.decode.text import Piece, TextStream
 from llamaspec.decode.verify import verify
-from llamaspec.engine.scheduler import PromptPacer, share_batch
+from llamaspec.engine.scheduler import share_batch
 from llamaspec.errors import ClosedError, ContextError, LlamaspecError, UsageError
 from llamaspec.events import Event, FinishEvent, FinishReason, TextEvent
 from llamaspec.stats import Stats
@@ -45,7 +45,9 @@ class Vocabulary(Protocol):
 class Engine:
     """Generates for up to `slots` requests at a time; further ones wait in order.
 
-    `clock` gives seconds and is read for statistics alone.
+    Prompts are read `prompt_chunk` tokens at a time, which bounds how long a cancel and the others wait.
+    It is fixed: chunks of other sizes give logits that differ in rounding. `clock` gives seconds and is
+    read for statistics alone.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Engine:
         drafter: Drafter | None = None,
         *,
         slots: int = 1,
+        prompt_chunk: int = 512,
         clock: Callable[[], float] = time.perf_counter,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
@@ -70,7 +73,7 @@ class Engine:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._ids = itertools.count()
-        self._pacer = PromptPacer()
+        self._prompt_chunk = prompt_chunk
         self._closed = False
 
     def submit(self, request: Request) -> int:
@@ -114,18 +117,26 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def generate(self, request: Request, stats: Stats | None = None) -> Generator[Event]:
-        """Run one request to its end. Closing the iterator early cancels it.
+    def generate(
+        self,
+        request: Request,
+        stats: Stats | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Event]:
+        """Run one request to its end, alone. Closing the iterator early cancels it.
 
-        `stats`, where given, counts what happens; an error inside the engine is raised here.
+        `stats`, where given, counts what happens; `should_stop` is asked before every step and cancels;
+        an error inside the engine is raised here.
         """
+        if self.busy:
+            raise UsageError("A request is running.", "Read its events to the end, or close its iterator.")
         mine = self.submit(request)
         sequence = self._waiting[-1]
         if stats is not None:
             sequence.stats = stats
         try:
             while sequence.phase is not Phase.DONE:
-                for event in self.step():
+                for event in self.cancel(mine) if should_stop() else self.step():
                     if event.request == mine:
                         if isinstance(event, FinishEvent) and event.error is not None:
                             raise event.error
@@ -207,7 +218,7 @@ class Engine:
             self._main.batch_size,
             (len(feed.tokens) for feed in feeds),
             (len(s.tokens) - s.held for s in prefilling),
-            self._pacer.chunk,
+            self._prompt_chunk,
         )
         served = [(s, share) for s, share in zip(prefilling, shares, strict=True) if share]
         feeds += [self._prompt_feed(s, share) for s, share in served]
@@ -221,8 +232,6 @@ class Engine:
             sequence.stats.draft_seconds += drafted - started
             sequence.stats.verify_seconds += decoded - drafted
             events += self._judge(sequence, draft, row)
-        if served and not decoding:
-            self._pacer.measured(sum(share for _, share in served), decoded - drafted)
         for (sequence, share), row in zip(served, rows[len(decoding) :], strict=True):
             sequence.held += share
             if sequence.held == len(sequence.tokens):

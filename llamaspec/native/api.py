@@ -9,7 +9,15 @@ from llama_cpp import llama_cpp as lib
 
 from llamaspec.errors import DecodeAborted, DecodeError, OutOfMemoryError
 
-__all__ = ["binding_version", "check_decode", "last_complaint", "lib", "start", "verbose"]
+__all__ = [
+    "binding_version",
+    "check_decode",
+    "forget_complaints",
+    "last_complaint",
+    "lib",
+    "start",
+    "verbose",
+]
 
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # ggml_log_level
 _complaints: deque[str] = deque(maxlen=8)

@@ -20,6 +20,7 @@ from llamaspec.native.model import Model
 
 MAX_BYTES = 1 << 16
 MAX_NESTING = 64
+MAX_REPETITIONS = 128
 
 _REPETITION = re.compile(r"\{\s*0*(\d{1,20})\s*,\s*0*(\d{1,20})\s*\}")
 
@@ -126,7 +127,11 @@ def _native_stderr() -> Iterator[list[str]]:
     said = [""]
     if sys.stderr is not None:  # as in a program without a console
         sys.stderr.flush()
-    saved = os.dup(2)
+    try:
+        saved = os.dup(2)
+    except OSError:  # it is closed
+        yield said
+        return
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
@@ -153,6 +158,11 @@ def _check_size(text: str) -> None:
         raise GrammarError("The grammar is empty: it would allow any text.")
     if "\0" in text:
         raise GrammarError("The grammar holds a NUL character.")
+    if (choices := sum(map(text.count, "?*{"))) > MAX_REPETITIONS:
+        raise GrammarError(
+            f"The grammar has {choices} optional or repeated parts; at most {MAX_REPETITIONS} are taken.",
+            "llama.cpp follows all their combinations at once.",
+        )
     depth = deepest = 0
     for repeated in _REPETITION.finditer(text):
         if int(repeated[2]) < int(repeated[1]):

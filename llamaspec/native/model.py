@@ -1,7 +1,8 @@
 """Model: weights and vocabulary, one native pointer."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,6 @@ class Model:
 
     `devices` are the handles of `native.devices.Device`, in the order layers are dealt out; none means
     the CPU. `tensor_split` gives each device its share of the `gpu_layers` offloaded layers.
-    `progress` is told the loaded fraction (0 to 1).
     """
 
     def __init__(
@@ -29,7 +29,6 @@ class Model:
         gpu_layers: int = 0,
         devices: Sequence[int] = (),
         tensor_split: Sequence[float] = (),
-        progress: Callable[[float], None] | None = None,
     ) -> None:
         api.start()
         api.forget_complaints()
@@ -42,11 +41,7 @@ class Model:
         split = (ctypes.c_float * lib.llama_max_devices())(*tensor_split)
         if tensor_split:
             params.tensor_split = split
-        if progress is not None:
-            params.progress_callback = lib.llama_progress_callback(
-                lambda done, _data: (progress(done), True)[1]
-            )
-        self._pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
+        self._pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
             raise ModelFileError(
                 f"llama.cpp can't load {path.name}: {api.last_complaint()}",
@@ -72,27 +67,9 @@ class Model:
         return int(lib.llama_vocab_n_tokens(self.vocab))
 
     @cached_property
-    def context_train(self) -> int:
-        return int(lib.llama_model_n_ctx_train(self.pointer))
-
-    @cached_property
     def keeps_all_positions(self) -> bool:
         """False where the past can't be cut token by token: recurrent and hybrid models."""
         return not (lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer))
-
-    @cached_property
-    def sliding_window(self) -> int:
-        return int(lib.llama_model_n_swa(self.pointer))
-
-    @cached_property
-    def has_encoder(self) -> bool:
-        return bool(lib.llama_model_has_encoder(self.pointer))
-
-    @cached_property
-    def description(self) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        lib.llama_model_desc(self.pointer, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
 
     @cached_property
     def bos(self) -> int | None:

@@ -37,7 +37,7 @@ def test_greedy_text_is_that_of_plain_decoding(llamaspec, pair) -> None:
     answer = ran.json
     assert answer["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 48
-    assert STATS <= answer["stats"].keys()
+    assert answer["stats"].keys() >= STATS
     assert set(answer["stats"]["token_latency"]) == {"p50", "p95", "p99"}
     assert answer["models"]["main"]["sha256"].startswith("cc324af0")
     assert answer["models"]["draft"]["quantisation"] == "Q4_K_M"
@@ -45,7 +45,7 @@ def test_greedy_text_is_that_of_plain_decoding(llamaspec, pair) -> None:
     assert 0 < stats["draft_n_accepted"] <= stats["draft_n"]
     assert stats["acceptance_rate"] == stats["draft_n_accepted"] / stats["draft_n"]
     # Every round emits one token of the main model and what it accepted; the first token has no round.
-    assert 48 <= 1 + stats["rounds"] + stats["draft_n_accepted"]
+    assert 1 + stats["rounds"] + stats["draft_n_accepted"] >= 48
     if not verify["same"]:
         assert verify["first_divergence"]["logit_gap"] < 0.5
 

@@ -61,11 +61,9 @@ def assert_near(one: Row, other: Row) -> None:
 def test_what_a_model_says_of_itself(models: dict[str, Model]) -> None:
     for model in models.values():
         assert model.vocab_size == len(VOCAB.texts)
-        assert model.context_train == 512
         assert model.eos == VOCAB.eos
         assert VOCAB.eos in model.eog_tokens
         assert [token for token in range(model.vocab_size) if model.is_eog(token)] == list(model.eog_tokens)
-        assert not model.has_encoder
     assert [models[name].keeps_all_positions for name in ARCHITECTURES] == [True, False, False, False]
 
 

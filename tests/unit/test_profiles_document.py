@@ -319,7 +319,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"])) | YAMLISH
 @given(
     system=st.none() | TEXT,
     template=st.none() | TEXT,
-    stop=st.lists(TEXT, max_size=4),
+    stop=st.lists(TEXT.filter(bool), max_size=4),
     temperature=st.floats(0, 100),
     license=st.text(st.characters(exclude_categories=["Cs"]), max_size=80).filter(str.isprintable)
     | st.just("1e5"),

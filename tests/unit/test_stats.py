@@ -42,10 +42,11 @@ def test_sums_over_positions_are_the_totals(rounds: list[tuple[int, int]]) -> No
 
 def test_tokens_of_one_round_share_its_time() -> None:
     stats = Stats()
+    stats.record_tokens(1, 0.01)
     stats.record_tokens(3, 0.6)
     stats.record_tokens(1, 0.2)
-    assert stats.predicted_tokens == 4
-    assert stats.latencies == [0.6, 0.0, 0.0, 0.2]
+    assert stats.predicted_tokens == 5
+    assert stats.latencies == [0.6, 0.0, 0.0, 0.2]  # the first token follows none
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=300))

@@ -15,14 +15,16 @@ class ModelDrafter:
 
     name = "model"
 
-    def __init__(self, backend: Backend, vocab_size: int, stand_in: int = 0) -> None:
+    def __init__(self, backend: Backend, vocab_size: int, stand_in: int = 0, chunk: int = 512) -> None:
         """`vocab_size` is the main model's: ids above it are never drafted.
 
-        Ids that the draft model doesn't know are read as `stand_in`.
+        Ids that the draft model doesn't know are read as `stand_in`. A prompt is read `chunk` tokens a round,
+        and its sequence drafts when that is done: no round is long.
         """
         self._backend = backend
         self._vocab_size = vocab_size
         self._stand_in = stand_in
+        self._chunk = chunk
         self._held: dict[int, int] = {}
 
     def begin(self, sequence: int) -> None:
@@ -31,7 +33,11 @@ class ModelDrafter:
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         drafts = [Draft() for _ in requests]
         texts = [list(request.tokens) for request in requests]
-        active = [i for i, text in enumerate(texts) if len(text) < self._backend.context_size]
+        active = [
+            i
+            for i, request in enumerate(requests)
+            if len(request.tokens) < self._backend.context_size and self._nearly_read(request, len(requests))
+        ]
         rows = self._catch_up([requests[i] for i in active])
         while active:
             active = [
@@ -67,15 +73,19 @@ class ModelDrafter:
         text.append(proposal.token)
         return len(draft.tokens) < request.limit and len(text) < self._backend.context_size
 
+    def _nearly_read(self, request: DraftRequest, sharing: int) -> bool:
+        """Whether what is unread fits a shared batch; a chunk of it is read where it does not."""
+        start = self._held[request.sequence]
+        unread = len(request.tokens) - start
+        share = max(1, self._backend.batch_size // sharing)
+        if unread <= min(self._chunk, share):
+            return True
+        end = start + min(self._chunk, self._backend.batch_size, unread - 1)
+        self._decode([self._feed(request.sequence, request.tokens[start:end], rows=0)])
+        return False
+
     def _catch_up(self, requests: Sequence[DraftRequest]) -> list[Row]:
         """Read what the draft model has not seen yet; the logits after each sequence's last token."""
-        share = max(1, self._backend.batch_size // max(1, len(requests)))
-        for request in requests:
-            # Only ever much for a prompt: the rest of all sequences goes into one batch below.
-            while len(request.tokens) - self._held[request.sequence] > share:
-                start = self._held[request.sequence]
-                end = min(start + self._backend.batch_size, len(request.tokens) - 1)
-                self._decode([self._feed(request.sequence, request.tokens[start:end], rows=0)])
         return self._decode([self._feed(r.sequence, r.tokens[self._held[r.sequence] :]) for r in requests])
 
     def _feed(self, sequence: int, tokens: Sequence[int], *, rows: int = 1, draft: int = 0) -> Feed:
