@@ -217,6 +217,8 @@ def load(
     """
     if draft_mismatch not in ("stop", "plain"):
         raise UsageError(f"--draft-mismatch is stop or plain, not {draft_mismatch!r}.")
+    if "" in (profile, main, draft):
+        raise UsageError("A profile or model was named by an empty text.", "Is a variable unset?")
     chosen = profile if isinstance(profile, Profile) else find_profile(profile or DEFAULT_PROFILE)
     if main is not None and profile is None:
         chosen = Profile(schema=1, name="flags", main=chosen.main)
@@ -228,6 +230,8 @@ def load(
         files.append(resolve(draft, progress))
     elif speculates and main is None and chosen.draft is not None:
         files.append(fetch(chosen.draft, progress))
+    if len(files) == 1 and speculates and settings and settings.get("speculation"):
+        log.warning("There is no draft model: the speculation settings have nothing to act on.")
     loaded = load_pair(
         files[0].path,
         files[1].path if len(files) > 1 else None,

@@ -1,5 +1,6 @@
 """The command line: one small file per command, registered here; errors become exit codes here."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -56,6 +57,11 @@ def main() -> None:
         sys.exit(report(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read us has gone: nothing is left to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(report(LlamaspecError(f"The system refuses: {error.strerror or error}.")))
 
 
 def report(error: LlamaspecError) -> int:

@@ -84,6 +84,12 @@ def run(
     from llamaspec.native import api
 
     text = read_prompt(prompt, file, sys.stdin, raw=raw)
+    if raw and system is not None:
+        from llamaspec.errors import UsageError
+
+        raise UsageError(
+            "--raw leaves no place for a system prompt.", "Drop --raw, or write it into the text."
+        )
     gbnf = constraint(grammar, grammar_file, json_schema)
     settings = o.overrides(context.params)
     if no_spec:
@@ -157,7 +163,7 @@ def _answer(
     if as_json:
         print(json.dumps(_as_json(llm, "".join(parts), reason, stats, comparison), ensure_ascii=False))
     elif not quiet:
-        print_stats(stats, comparison)
+        print_stats(stats, reason, comparison)
     if interrupt():
         raise typer.Exit(130)
 

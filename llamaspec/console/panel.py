@@ -7,25 +7,30 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llamaspec.events import FinishReason
 from llamaspec.stats import Stats, ratio
 
 
-def print_stats(stats: Stats, comparison: Mapping[str, Any] | None = None) -> None:
+def print_stats(stats: Stats, reason: FinishReason, comparison: Mapping[str, Any] | None = None) -> None:
     """A few lines on standard error."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, text in _lines(stats, comparison):
+    for label, text in _lines(stats, reason, comparison):
         table.add_row(label, Text(text))
     console = Console(stderr=True, highlight=False)
     console.print()
     console.print(table)
 
 
-def _lines(stats: Stats, comparison: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _lines(stats: Stats, reason: FinishReason, comparison: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    ended = {FinishReason.LENGTH: ", ended by the token limit or the context"}.get(reason, "")
     lines = [
         ("prompt", _rate(stats.prompt_tokens, stats.prompt_seconds)),
-        ("predicted", f"{_rate(stats.predicted_tokens, stats.predicted_seconds)}, {stats.rounds} rounds"),
+        (
+            "predicted",
+            f"{_rate(stats.predicted_tokens, stats.predicted_seconds)}, {stats.rounds} rounds{ended}",
+        ),
     ]
     if stats.draft_n:
         mean = stats.mean_accepted_length or 0.0

@@ -77,6 +77,8 @@ def load_pair(
             log.error("Going on without the draft model: %s", error.message)
             draft = None
 
+    if draft is not None and draft.context < main.context:
+        log.warning("Nothing is drafted beyond the draft model's context of %d tokens.", draft.context)
     api.start()
     rows = slots * (draft_max + 1)
     usable = devices.select(runtime.device, devices.list_devices())

@@ -77,6 +77,8 @@ def find_cached(source: ModelSource, progress: Progress | None = None) -> LocalM
 
 
 def _local_model(path: Path) -> LocalModel:
+    if path.exists() and not path.is_file():
+        raise FileMissingError(f"{path} is a folder or device, not a model file.", "Name a GGUF file.")
     paths = [path.with_name(name) for name in shard_names(path.name)]
     if missing := next((path for path in paths if not path.is_file()), None):
         raise FileMissingError(

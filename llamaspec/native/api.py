@@ -21,10 +21,17 @@ __all__ = [
 
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # ggml_log_level
 _complaints: deque[str] = deque(maxlen=8)
-_state = {"started": False, "verbose": False, "level": 0}
+_state = {"started": False, "verbose": False, "level": 0, "interrupted": False}
 
 
 def _on_log(level: int, text: bytes | None, _user_data: Any) -> None:
+    try:
+        _take_log(level, text)
+    except KeyboardInterrupt:  # which can't pass through the library: it is raised again behind the call
+        _state["interrupted"] = True
+
+
+def _take_log(level: int, text: bytes | None) -> None:
     if level == _LOG_CONTINUE:
         level = _state["level"]
     _state["level"] = level
@@ -49,6 +56,13 @@ def start() -> None:
 def verbose(on: bool) -> None:
     """Copy the library's log to standard error."""
     _state["verbose"] = on
+
+
+def raise_interrupt() -> None:
+    """Raise the Ctrl-C that came while the library was at work and logging."""
+    if _state["interrupted"]:
+        _state["interrupted"] = False
+        raise KeyboardInterrupt
 
 
 def forget_complaints() -> None:

@@ -24,6 +24,39 @@ MAX_REPETITIONS = 128
 
 _REPETITION = re.compile(r"\{\s*0*(\d{1,20})\s*,\s*0*(\d{1,20})\s*\}")
 
+_KEYWORDS = frozenset(
+    [
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "prefixItems",
+        "minItems",
+        "maxItems",
+        "enum",
+        "const",
+        "oneOf",
+        "anyOf",
+        "allOf",
+        "$ref",
+        "$defs",
+        "definitions",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "format",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "$schema",
+        "$id",
+        "$comment",
+    ]
+)
+_FORMATS = ("date", "time", "date-time", "uuid")
+
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
 
 
@@ -100,6 +133,7 @@ def schema_to_grammar(schema: str) -> str:
             raise GrammarError("A JSON schema is an object.", "Give at least {} for any JSON value.")
         if "://" in json.dumps(_values(parsed, "$ref")):
             raise GrammarError("The JSON schema refers to another address, and none is fetched.")
+        _check_schema(parsed)
         # The converter's strings may hold control characters, which JSON does not allow.
         return str(json_schema_to_gbnf(schema)).replace(
             r'char ::= [^"\\]', r'char ::= [^"\\\x7F\x00-\x1F]', 1
@@ -110,6 +144,37 @@ def schema_to_grammar(schema: str) -> str:
         raise
     except (Exception, RecursionError) as error:  # the converter raises whatever it stumbles on
         raise GrammarError(f"The JSON schema can't be turned into a grammar: {error}") from error
+
+
+def _check_schema(node: Any) -> None:
+    """Refuse what the converter would leave out: an answer must not break a rule that was asked for."""
+    if not isinstance(node, dict):
+        return
+    for keyword in node.keys() - _KEYWORDS:
+        raise GrammarError(
+            f"The JSON schema's {keyword!r} can't be kept: llamaspec would ignore it.",
+            f"Supported: {', '.join(sorted(_KEYWORDS))}.",
+        )
+    if node.get("format") not in (None, *_FORMATS):
+        raise GrammarError(f"The JSON schema's format {node['format']!r} can't be kept.")
+    for least, most in (("minItems", "maxItems"), ("minLength", "maxLength")):
+        if least in node and most in node and node[least] > node[most]:
+            raise GrammarError(f"The JSON schema's {least} is above its {most}.")
+    properties = node.get("properties", {})
+    for name in node.get("required", []):
+        if name not in properties:
+            raise GrammarError(f"The JSON schema requires {name!r}, which is not among its properties.")
+    named = [*properties.values(), *node.get("$defs", {}).values(), *node.get("definitions", {}).values()]
+    several = [s for key in ("oneOf", "anyOf", "allOf", "prefixItems") for s in node.get(key, [])]
+    items = node.get("items")
+    below = [
+        *named,
+        *several,
+        node.get("additionalProperties"),
+        *(items if isinstance(items, list) else [items]),
+    ]
+    for schema in below:
+        _check_schema(schema)
 
 
 def _values(node: Any, key: str) -> list[Any]:

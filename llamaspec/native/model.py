@@ -47,6 +47,11 @@ class Model:
                 f"llama.cpp can't load {path.name}: {api.last_complaint()}",
                 "Run again with --verbose for its log.",
             )
+        try:
+            api.raise_interrupt()
+        except KeyboardInterrupt:
+            self.close()
+            raise
         self._vocab = lib.llama_model_get_vocab(self._pointer)
         self._pieces: dict[int, bytes] = {}
         self._eog: dict[int, bool] = {}
