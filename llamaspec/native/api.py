@@ -1,8 +1,12 @@
 """The one door to the native library: start-up, its log, and what its return codes mean."""
 
 import ctypes
+import signal
 import sys
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llama_cpp import llama_cpp as lib
@@ -21,17 +25,10 @@ __all__ = [
 
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # ggml_log_level
 _complaints: deque[str] = deque(maxlen=8)
-_state = {"started": False, "verbose": False, "level": 0, "interrupted": False}
+_state = {"started": False, "verbose": False, "level": 0}
 
 
 def _on_log(level: int, text: bytes | None, _user_data: Any) -> None:
-    try:
-        _take_log(level, text)
-    except KeyboardInterrupt:  # which can't pass through the library: it is raised again behind the call
-        _state["interrupted"] = True
-
-
-def _take_log(level: int, text: bytes | None) -> None:
     if level == _LOG_CONTINUE:
         level = _state["level"]
     _state["level"] = level
@@ -58,11 +55,23 @@ def verbose(on: bool) -> None:
     _state["verbose"] = on
 
 
-def raise_interrupt() -> None:
-    """Raise the Ctrl-C that came while the library was at work and logging."""
-    if _state["interrupted"]:
-        _state["interrupted"] = False
-        raise KeyboardInterrupt
+@contextmanager
+def held_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back while the library loads, and let it act after.
+
+    Meanwhile Python runs in the log callback alone, and an exception raised there would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if asked and callable(before):
+        before(signal.SIGINT, None)
 
 
 def forget_complaints() -> None:

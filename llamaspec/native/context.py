@@ -81,7 +81,13 @@ class Context:
         params.swa_full = True  # a window that forgets positions could not be rolled back
         params.kv_unified = True
         params.no_perf = True
-        self._pointer: Any = lib.llama_init_from_model(model.pointer, params)
+        self._pointer: Any = None
+        try:
+            with api.held_interrupt():
+                self._pointer = lib.llama_init_from_model(model.pointer, params)
+        except BaseException:
+            self.close()
+            raise
         if not self._pointer:
             raise OutOfMemoryError(
                 f"llama.cpp can't make a context of {options.context_size} tokens for {model.path.name}: "

@@ -41,17 +41,18 @@ class Model:
         split = (ctypes.c_float * lib.llama_max_devices())(*tensor_split)
         if tensor_split:
             params.tensor_split = split
-        self._pointer: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
+        self._pointer: Any = None
+        try:
+            with api.held_interrupt():
+                self._pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
+        except BaseException:
+            self.close()
+            raise
         if not self._pointer:
             raise ModelFileError(
                 f"llama.cpp can't load {path.name}: {api.last_complaint()}",
                 "Run again with --verbose for its log.",
             )
-        try:
-            api.raise_interrupt()
-        except KeyboardInterrupt:
-            self.close()
-            raise
         self._vocab = lib.llama_model_get_vocab(self._pointer)
         self._pieces: dict[int, bytes] = {}
         self._eog: dict[int, bool] = {}
