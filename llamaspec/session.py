@@ -5,9 +5,9 @@ import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from llamaspec.closing import Closing
 from llamaspec.decode.sequence import Request
 from llamaspec.engine.loader import Loaded, load_pair
 from llamaspec.errors import UsageError
@@ -34,7 +34,7 @@ class Divergence:
     logit_gap: float
 
 
-class Session:
+class Session(Closing):
     """A pair that is loaded. After a generation `stats` and `finish_reason` tell how it went."""
 
     def __init__(self, profile: Profile, files: Sequence[LocalModel], loaded: Loaded) -> None:
@@ -190,14 +190,6 @@ class Session:
         """Free the models. A second call does nothing."""
         self._renderer.close()
         self.loaded.engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def load(

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from llamaspec.closing import Closing
 from llamaspec.errors import ClosedError, TemplateError, UsageError
 
 CHATML = (
@@ -59,7 +59,7 @@ _JSON_BYTES_PER_CHARACTER = 12  # the longest escape: a surrogate pair
 Message = Mapping[str, Any]
 
 
-class TemplateRenderer:
+class TemplateRenderer(Closing):
     """One template, kept ready in a process of its own.
 
     Made before the model is loaded, its start-up (about 0.1 s) costs nothing. `template` is Jinja source,
@@ -123,14 +123,6 @@ class TemplateRenderer:
         with self._lock:
             self._closed = True
             self._stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:

@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run.run)
+app.command(epilog=run.EPILOG)(run.run)
 app.command()(pull.pull)
 app.command()(ls.ls)
 app.command()(show.show)

@@ -12,11 +12,11 @@ import secrets
 import time
 from collections.abc import Callable, Generator
 from collections.abc import Sequence as Seq
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
+from llamaspec.closing import Closing
 from llamaspec.decode.ports import Backend, Draft, Drafter, DraftRequest, Feed, Grammar, Row
 from llamaspec.decode.sampling import Sampler
 from llamaspec.decode.sequence import Phase, Request, Sequence
@@ -42,7 +42,7 @@ class Vocabulary(Protocol):
     def piece(self, token: int) -> bytes: ...
 
 
-class Engine:
+class Engine(Closing):
     """Generates for up to `slots` requests at a time; further ones wait in order.
 
     Prompts are read `prompt_chunk` tokens at a time, which bounds how long a cancel and the others wait.
@@ -184,14 +184,6 @@ class Engine:
             return [event for events in cancelled for event in events]
         finally:
             self._on_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -4,12 +4,12 @@ import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaspec.closing import Closing
 from llamaspec.decode.ports import Feed, Row
 from llamaspec.errors import ClosedError, ContextError, DecodeError, OutOfMemoryError
 from llamaspec.native import api
@@ -59,7 +59,7 @@ class _Checkpoint:
     state: bytes
 
 
-class Context:
+class Context(Closing):
     """Evaluates batches of a model for several sequences. See `Backend` for the contract."""
 
     def __init__(self, model: Model, options: ContextOptions) -> None:
@@ -197,14 +197,6 @@ class Context:
             with suppress(ClosedError):
                 _ = self._model.pointer
                 lib.llama_free(pointer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Batch:

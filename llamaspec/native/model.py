@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from llamaspec.closing import Closing
 from llamaspec.errors import ClosedError, ModelFileError, UsageError
 from llamaspec.native import api
 from llamaspec.native.api import lib
@@ -15,7 +15,7 @@ from llamaspec.native.api import lib
 _MAX_PIECE = 1 << 16
 
 
-class Model:
+class Model(Closing):
     """A loaded GGUF file. Contexts made from it keep it alive; close them first.
 
     `devices` are the handles of `native.devices.Device`, in the order layers are dealt out; none means
@@ -145,11 +145,3 @@ class Model:
         pointer, self._pointer = self._pointer, None
         if pointer:
             lib.llama_model_free(pointer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

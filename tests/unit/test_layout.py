@@ -40,6 +40,7 @@ TABLE: dict[str, set[str]] = {
     "console": {"events", "stats", "errors"},
     "session": BASE
     | {
+        "closing",
         "engine",
         "profiles",
         "hub",
@@ -49,18 +50,19 @@ TABLE: dict[str, set[str]] = {
         "native.grammar",
         "decode.sequence",
     },
-    "engine": BASE | {"decode"},
+    "engine": BASE | {"closing", "decode"},
     "engine.loader": BASE | {"decode", "gguf", "native"},
-    "native": {"decode.ports", "gguf", "settings", "errors"},
+    "native": {"closing", "decode.ports", "gguf", "settings", "errors"},
     "decode": {"settings", "events", "stats", "errors"},
     "profiles": {"hub", "settings", "errors"},
-    "templates": {"errors"},
+    "templates": {"closing", "errors"},
     "template_child": set(),
     "hub": {"gguf", "settings", "errors"},
     "gguf": {"errors"},
     "settings": {"errors"},
     "events": set(),
     "stats": set(),
+    "closing": set(),
     "errors": set(),
 }
 
