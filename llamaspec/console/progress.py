@@ -1,6 +1,8 @@
-"""Downloads on standard error: bars on a terminal, a line at the start and the end elsewhere."""
+"""Downloads and other waits on standard error: drawn on a terminal, a line at start and end elsewhere."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -62,6 +64,17 @@ class DownloadProgress:
     def _say(self, line: str) -> None:
         if not self._quiet:
             self._console.print(line, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A sign of life beside `what` for as long as something of unknown length goes on; none into a pipe."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    # Rarely redrawn: what goes on may be a measurement.
+    with Console(stderr=True, highlight=False).status(escape(what), refresh_per_second=2):
+        yield
 
 
 def _bars(console: "Console") -> "RichProgress":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llamaspec.errors import FileMissingError, UsageError
 from llamaspec.hub.cache import (
+    cache_root,
     complete_path,
     forget_sha256,
     lock_path,
@@ -77,6 +78,14 @@ def find_models(names: Iterable[str]) -> list[CachedModel]:
                     f"Name one in full: {', '.join(model.name for model in several)}.",
                 )
     return list(found.values())
+
+
+def is_in_cache(path: Path) -> bool:
+    """Whether the folder of `path` belongs to one of the caches, where only fetched files have a place."""
+    from huggingface_hub import constants
+
+    roots = (cache_root(), Path(constants.HF_HUB_CACHE))
+    return any(path.parent.resolve().is_relative_to(root.resolve()) for root in roots)
 
 
 def remove(model: CachedModel) -> None:

@@ -43,6 +43,17 @@ def quantisation(name: str) -> str | None:
     return found[-1].upper() if found else None
 
 
+def requantised_name(name: str, type: str) -> str:
+    """The file name of model `name` stored as `type`: `x-q8_0.gguf` becomes `x.Q4_0.gguf`."""
+    stem = name[: -len(".gguf")] if is_gguf(name) else name
+    if shard := _SHARD.match(name):
+        stem = shard["stem"]
+    *_, last = [None, *_QUANT.finditer(stem)]
+    if last and last.end() == len(stem):
+        stem = stem[: last.start()].rstrip("-._") or stem
+    return f"{stem}.{type}.gguf"
+
+
 def pick_quantisation(names: Iterable[str], quant: str, repo: str) -> str:
     """The one model among `names` whose name holds `quant` as a whole token, whatever its case.
 

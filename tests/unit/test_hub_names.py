@@ -4,7 +4,13 @@ import pytest
 from pydantic import ValidationError
 
 from llamaspec.errors import ModelNotFoundError, UsageError
-from llamaspec.hub.names import pick_quantisation, quantisation, shard_names, whole_models
+from llamaspec.hub.names import (
+    pick_quantisation,
+    quantisation,
+    requantised_name,
+    shard_names,
+    whole_models,
+)
 from llamaspec.hub.references import HubFile, HubQuant, LocalFile, parse_reference
 from llamaspec.hub.sources import HubMirror, ModelSource, WheelMirror, WheelPart
 
@@ -145,3 +151,21 @@ def test_two_files_of_a_quantisation_are_listed() -> None:
     with pytest.raises(UsageError) as caught:
         pick_quantisation(FILES, "Q5_0", "o/r")
     assert "x-Q5_0.gguf, y-Q5_0.gguf" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "qwen2.5-coder-0.5b-instruct.Q4_0.gguf"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_0.gguf"),
+        ("model_F16.GGUF", "model.Q4_0.gguf"),
+        ("gemma-UD-Q4_K_XL.gguf", "gemma.Q4_0.gguf"),
+        ("big-bf16-00001-of-00003.gguf", "big.Q4_0.gguf"),
+        ("plain.gguf", "plain.Q4_0.gguf"),
+        ("q8_0-tuned.gguf", "q8_0-tuned.Q4_0.gguf"),
+        ("Q8_0.gguf", "Q8_0.Q4_0.gguf"),
+        ("no-ending", "no-ending.Q4_0.gguf"),
+    ],
+)
+def test_the_name_of_a_model_in_another_type(name: str, expected: str) -> None:
+    assert requantised_name(name, "Q4_0") == expected
