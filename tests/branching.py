@@ -68,7 +68,7 @@ def branching_sampler(oracle: Oracle) -> type[Sampler]:
         def chance(self) -> float:
             return _Uniform(oracle)  # type: ignore[return-value]
 
-        def draw(self, distribution: Distribution) -> int:
+        def draw(self, distribution: Distribution, position: int | None = None) -> int:
             return int(distribution.ids[oracle.choose(distribution.probs.tolist())])
 
     return BranchingSampler

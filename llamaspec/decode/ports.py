@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -69,30 +70,70 @@ class Distribution:
     probs: NDArray[np.float64]
 
 
+class Stop(StrEnum):
+    """Why a draft is no wider."""
+
+    GAIN = "expected gain"  # a token more would cost more than it is expected to earn
+    P_MIN = "p-min"
+    CEILING = "ceiling"  # draft-max, the end of the budget, or the room in the batch
+    CONTEXT = "context"  # the draft model's
+    MATCH = "no match"  # nothing is known that would follow
+    GRAMMAR = "grammar"
+    END = "end"  # of generation: nothing comes behind it
+    SHORT = "draft-min"
+    READING = "reading"  # the draft model is still at the prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a draft token before the main model has seen it.
+
+    `guess` is the source's own estimate (0 to 1) that the token is kept if those before it are. Tokens of
+    one `source` and `bucket` are alike: what becomes of them is counted together. It must not depend on
+    which token was drawn, where one is drawn by chance.
+    """
+
+    source: str
+    guess: float
+    bucket: int = 0
+
+
 @dataclass(slots=True)
 class Draft:
     """Tokens proposed for one sequence.
 
     `proposals[i]` is the distribution that `tokens[i]` was drawn from, or None where it was chosen
-    without chance. The first `width` tokens go through the main model. A draft may be cut after
-    tokens were drawn; those behind the cut stay in `tokens`, and the first of them is judged by the
-    last row, which costs nothing. Where it is kept the rest is owed to the next round: whether a
-    drawn token is judged must not depend on what was drawn, or the output would be biased
-    (`decode.verify`).
+    without chance; `evidence[i]` is what speaks for it. The first `width` tokens go through the main
+    model. A draft may be cut after tokens were drawn; those behind the cut stay in `tokens`, and the first
+    of them is judged by the last row, which costs nothing. Where it is kept the rest is owed to the next
+    round: whether a drawn token is judged must not depend on what was drawn, or the output would be
+    biased (`decode.verify`). `stopped` says why it is no wider.
     """
 
     tokens: list[int] = field(default_factory=list)
     proposals: list[Distribution | None] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
     width: int = 0
+    stopped: Stop | None = None
 
-    def cut(self, width: int) -> None:
+    def add(self, token: int, drawn_from: Distribution | None, evidence: Evidence) -> None:
+        """One token more, to go through the main model."""
+        self.tokens.append(token)
+        self.proposals.append(drawn_from)
+        self.evidence.append(evidence)
+        self.width = len(self.tokens)
+
+    def cut(self, width: int, why: Stop) -> None:
         """Let only the first `width` tokens go through the main model."""
-        self.width = min(self.width, width)
+        if width < self.width:
+            self.width, self.stopped = width, why
 
     def owed(self) -> "Draft":
         """What is still to be judged when `width + 1` tokens were kept: only what was drawn by chance."""
-        rest = self.proposals[self.width + 1 :]
-        return Draft(self.tokens[self.width + 1 :], rest) if any(q is not None for q in rest) else Draft()
+        rest = slice(self.width + 1, None)
+        if all(q is None for q in self.proposals[rest]):
+            return Draft()
+        return Draft(self.tokens[rest], self.proposals[rest], self.evidence[rest])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +153,22 @@ class Proposer(Protocol):
         ...
 
 
+class Pace(Protocol):
+    """How far one draft goes. A drafter asks it; within the request's limit it is obeyed."""
+
+    def admits(self, evidence: Evidence) -> bool:
+        """Whether a token for which this speaks is added; otherwise the draft ends before it."""
+        ...
+
+    def goes_on(self, draft: Draft) -> bool:
+        """Whether a token more is worth an evaluation of the draft model; asked once there is a first."""
+        ...
+
+    def ahead(self, guesses: Sequence[Evidence]) -> int:
+        """How many guessed tokens the draft model evaluates along with the last one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DraftRequest:
     """Draft at most `limit` (>= 1) tokens after `tokens`, the whole text of the sequence so far."""
@@ -119,18 +176,25 @@ class DraftRequest:
     sequence: int
     tokens: Sequence[int]
     limit: int
-    min_tokens: int
-    p_min: float
+    pace: Pace
     proposer: Proposer
 
 
 class Drafter(Protocol):
-    """Proposes tokens. Told when a sequence begins, how its text goes on, and when it ends."""
+    """Proposes tokens. Told when a sequence begins, how its text goes on, and when it ends.
+
+    `free` drafters evaluate no model: they are asked in every round, and what they offer may go unused.
+    """
 
     name: str
+    free: bool
 
     def begin(self, sequence: int) -> None:
         """A sequence starts, with nothing known of it."""
+        ...
+
+    def unread(self, sequence: int, length: int) -> int:
+        """Tokens of a text of `length` that are to be evaluated before the first draft token is there."""
         ...
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -143,6 +207,14 @@ class Drafter(Protocol):
 
     def end(self, sequence: int) -> None:
         """Forget the sequence."""
+        ...
+
+
+class Lookup(Protocol):
+    """Guesses one token at a time from texts, at no price worth counting."""
+
+    def follow(self, sequence: int, text: Sequence[int]) -> tuple[int, Evidence] | None:
+        """What may come after `text`: the sequence's own and what was drafted behind it."""
         ...
 
 

@@ -9,7 +9,7 @@ A vocabulary has some 150 k entries: with top-k, or with min-p alone, only a few
 and sorted. Without either the whole row is, which costs milliseconds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +22,7 @@ from llamaspec.settings import SamplingSettings
 _STRIPES = 32
 _LEAST = -1e30
 _CONFIDENT_AMONG = 10
+_WORD = (1 << 64) - 1
 _NEGLIGIBLE = 12.0  # logits below the maximum; e^-12 is 0.0006 % of the most probable token
 _GRAMMAR_GLANCE = 64  # candidates that a grammar is asked about before the whole vocabulary is
 
@@ -29,7 +30,9 @@ _GRAMMAR_GLANCE = 64  # candidates that a grammar is asked about before the whol
 class Sampler:
     """Chooses tokens for one sequence: its settings, its penalties and its random numbers.
 
-    `banned` are tokens that must never come (end of generation, under `ignore_eos`).
+    `banned` are tokens that must never come (end of generation, under `ignore_eos`). A `repeatable` one
+    proposes best tokens instead of drawing them, which are kept less often: the text then depends on
+    the seed and not on what was drafted.
     """
 
     def __init__(
@@ -39,8 +42,10 @@ class Sampler:
         *,
         grammar: Grammar | None = None,
         banned: Sequence[int] = (),
+        repeatable: bool = False,
     ) -> None:
         self.greedy = settings.greedy
+        self._certain = repeatable or settings.greedy
         self.grammar = grammar
         self._settings = settings
         self._banned = np.asarray(banned, dtype=np.int64)
@@ -49,11 +54,14 @@ class Sampler:
             or settings.presence_penalty != 0.0
             or settings.frequency_penalty != 0.0
         )
+        self._seed = seed
         self._random = np.random.Generator(np.random.PCG64(seed))
 
     def choose(self, row: Row, history: Sequence[int]) -> int:
         """The next token after `history` for the main model's logits."""
-        return self.best(row, history) if self.greedy else self.draw(self.distribution(row, history))
+        if self.greedy:
+            return self.best(row, history)
+        return self.draw(self.distribution(row, history), len(history))
 
     def best(self, row: Row, history: Sequence[int]) -> int:
         """The most probable token that may come; of equals the lowest id."""
@@ -90,7 +98,7 @@ class Sampler:
     def propose(self, row: Row, history: Sequence[int]) -> Proposal | None:
         """A draft token: drawn as the main model would draw it, which makes acceptance likeliest."""
         with self._adjusted(row, history):
-            if self.greedy:
+            if self._certain:
                 best = int(row.argmax())
                 return Proposal(best, None, confidence(row, best)) if np.isfinite(row[best]) else None
             try:
@@ -100,9 +108,14 @@ class Sampler:
         drawn_from = self._tempered(*self._truncated(ids, logits))
         return Proposal(self.draw(drawn_from), drawn_from, _share_of_best(logits))
 
-    def draw(self, distribution: Distribution) -> int:
-        """One token of a distribution, by inversion."""
-        return _draw(distribution, self._random.random)
+    def draw(self, distribution: Distribution, position: int | None = None) -> int:
+        """One token of a distribution, by inversion.
+
+        At a `position` of the text the number drawn depends on that and the seed alone: whatever was drafted,
+        the same token comes out of the same distribution.
+        """
+        chance = self.chance() if position is None else _noise(self._seed, position)
+        return _draw(distribution, chance)
 
     def chance(self) -> float:
         """The next random number in [0, 1)."""
@@ -255,9 +268,17 @@ def probability(distribution: Distribution, token: int) -> float:
     return float(distribution.probs[at[0]]) if at.size else 0.0
 
 
-def _draw(distribution: Distribution, chance: Callable[[], float]) -> int:
+def _noise(seed: int, position: int) -> float:
+    """An even random number in [0, 1) for each position (SplitMix64, Steele, Lea and Flood 2014)."""
+    mixed = (seed + (position + 1) * 0x9E3779B97F4A7C15) & _WORD
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _WORD
+    return ((mixed ^ (mixed >> 31)) >> 11) * 2.0**-53
+
+
+def _draw(distribution: Distribution, chance: float) -> int:
     edges = np.cumsum(distribution.probs)
-    at = int(np.searchsorted(edges, chance() * edges[-1], side="right"))
+    at = int(np.searchsorted(edges, chance * edges[-1], side="right"))
     return int(distribution.ids[min(at, distribution.ids.size - 1)])
 
 

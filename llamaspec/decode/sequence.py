@@ -19,6 +19,10 @@ class Request:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     speculation: SpeculationSettings = field(default_factory=SpeculationSettings)
     grammar: Grammar | None = None
+    repeatable: bool = False
+    """The same seed shall give the same text whatever is drafted: nothing is drafted by chance."""
+    explain: bool = False
+    """Tell of every round by an event."""
 
 
 class Phase(Enum):
@@ -46,6 +50,7 @@ class Sequence:
     slot: int = -1
     held: int = 0
     owed: Draft = field(default_factory=Draft)
+    drafter: str = ""
     phase: Phase = Phase.WAITING
     stats: Stats = field(default_factory=Stats)
     prompt_done: float = 0.0

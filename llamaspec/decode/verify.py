@@ -56,17 +56,12 @@ def _judge(
     row: Row, proposed: int, drawn_from: Distribution | None, sampler: Sampler, history: Sequence[int]
 ) -> int:
     """The token that follows: `proposed` if it is kept, else its correction, which is another one."""
-    if sampler.greedy:
-        return sampler.best(row, history)
-    p = sampler.distribution(row, history)
-    p_x = probability(p, proposed)
     if drawn_from is None:
-        # Chosen without chance: q(x) = 1, and what is left of p is p without x.
-        if sampler.chance() < p_x:
-            return proposed
-        others = p.ids != proposed
-        return sampler.draw(Distribution(p.ids[others], p.probs[others] / (1.0 - p_x)))
-    q_x = probability(drawn_from, proposed)
+        # Chosen without chance: q(x) = 1. To keep x with probability p(x), and else to draw from p without x,
+        # is to draw from p and look whether it is x: by the chance of the position, as if nothing was drafted.
+        return sampler.choose(row, history)
+    p = sampler.distribution(row, history)
+    p_x, q_x = probability(p, proposed), probability(drawn_from, proposed)
     if sampler.chance() * q_x < p_x:
         return proposed
     rest = residual(p, drawn_from)

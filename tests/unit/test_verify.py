@@ -1,6 +1,7 @@
 """Verification by exhaustive enumeration: whatever is drafted, the texts are distributed as without."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fake.backend import Alternating
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamaspec.decode.ports import Distribution, Draft, Row
+from llamaspec.decode.ports import Distribution, Draft, Evidence, Row, Stop
 from llamaspec.decode.sampling import Sampler, softmax
 from llamaspec.decode.verify import Verdict, verify
 from llamaspec.settings import SamplingSettings
@@ -17,11 +18,20 @@ from llamaspec.settings import SamplingSettings
 VOCAB = 3
 PURE = SamplingSettings(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 HISTORY = (2, 0)
+SOMETHING = Evidence("drafter", 0.5)
 Text = tuple[int, ...]
 Texts = dict[Text, float]
 
 logit = st.floats(-3.0, 3.0) | st.just(-np.inf)
 row = st.lists(logit, min_size=VOCAB, max_size=VOCAB).filter(lambda values: max(values) > -np.inf)
+
+
+def drafted(tokens: Sequence[int], proposals: Sequence[Distribution | None] = ()) -> Draft:
+    """All of `tokens` to go through the main model, chosen without chance unless `proposals` are given."""
+    draft = Draft()
+    for token, q in zip_longest(tokens, proposals):
+        draft.add(token, q, SOMETHING)
+    return draft
 
 
 def never_ends(token: int) -> bool:
@@ -71,8 +81,7 @@ def speculative_texts(main: Model, draft_model: Model, drawn: int, width: int, *
         while len(text) < length:
             if not draft.tokens:
                 draft = propose(draft_model, sampler, text, drawn - len(text), chance=chance)
-                draft.width = len(draft.tokens)
-                draft.cut(width)
+                draft.cut(width, Stop.GAIN)
             rows = np.array([main.logits((*text, *draft.tokens[:i])) for i in range(draft.width + 1)])
             verdict = verify(rows, draft, sampler, text, never_ends)
             text = (*text, *verdict.tokens)
@@ -87,8 +96,7 @@ def propose(model: Model, sampler: Sampler, text: Text, count: int, *, chance: b
     for _ in range(count):
         q = model.distribution((*text, *draft.tokens))
         token = sampler.draw(q) if chance else int(q.ids[q.probs.argmax()])
-        draft.tokens.append(token)
-        draft.proposals.append(q if chance else None)
+        draft.add(token, q if chance else None, SOMETHING)
     return draft
 
 
@@ -124,7 +132,6 @@ def test_a_draft_from_the_main_model_itself_is_always_kept() -> None:
     def run(oracle: Oracle) -> int:
         sampler = branching_sampler(oracle)(PURE, seed=0)
         draft = propose(main, sampler, (), 2, chance=True)
-        draft.width = 2
         rows = np.array([main.logits(draft.tokens[:i]) for i in range(3)])
         return verify(rows, draft, sampler, (), never_ends).accepted
 
@@ -138,8 +145,7 @@ def judged(p: Sequence[float], q: Distribution | None, token: int) -> Texts:
 
     def run(oracle: Oracle) -> Text:
         sampler = branching_sampler(oracle)(PURE, seed=0)
-        draft = Draft([token], [q], 1)
-        return tuple(verify(rows, draft, sampler, HISTORY, never_ends).tokens[:1])
+        return tuple(verify(rows, drafted([token], [q]), sampler, HISTORY, never_ends).tokens[:1])
 
     return enumerate_outcomes(run)
 
@@ -180,7 +186,7 @@ def test_where_rounding_leaves_no_residual_the_token_stays() -> None:
             return 1.0 - 2**-53
 
     q = Distribution(np.array([0, 1]), np.array([nearly, nearly]))
-    verdict = verify(rows, Draft([1], [q], 1), Unlucky(PURE, seed=0), (), never_ends)
+    verdict = verify(rows, drafted([1], [q]), Unlucky(PURE, seed=0), (), never_ends)
     assert verdict.tokens[0] == 1
     assert verdict.accepted == 1
 
@@ -191,20 +197,21 @@ GREEDY = SamplingSettings(temperature=0.0)
 @given(
     st.lists(st.integers(0, 5), max_size=6), st.lists(st.integers(0, 5), min_size=7, max_size=7), st.data()
 )
-def test_greedy_keeps_the_common_beginning(drafted: list[int], best: list[int], data: st.DataObject) -> None:
-    width = data.draw(st.integers(max(0, len(drafted) - 1), len(drafted)))
+def test_greedy_keeps_the_common_beginning(guesses: list[int], best: list[int], data: st.DataObject) -> None:
+    width = data.draw(st.integers(max(0, len(guesses) - 1), len(guesses)))
     end = data.draw(st.integers(0, 8))
     rows = np.full((width + 1, 6), -1.0, np.float32)
     rows[np.arange(width + 1), best[: width + 1]] = 1.0
-    draft = Draft(drafted, [None] * len(drafted), width)
+    draft = drafted(guesses)
+    draft.cut(width, Stop.GAIN)
     verdict = verify(rows, draft, Sampler(GREEDY, 0), (), lambda token: token == end)
     expected: list[int] = []
     for place in range(width + 1):
         expected.append(best[place])
-        if best[place] == end or place >= len(drafted) or drafted[place] != best[place]:
+        if best[place] == end or place >= len(guesses) or guesses[place] != best[place]:
             break
-    common = next((i for i, (a, b) in enumerate(zip(drafted, expected, strict=False)) if a != b), None)
-    accepted = min(width, len(drafted) if common is None else common, len(expected))
+    common = next((i for i, (a, b) in enumerate(zip(guesses, expected, strict=False)) if a != b), None)
+    accepted = min(width, len(guesses) if common is None else common, len(expected))
     assert verdict == Verdict(expected, accepted)
 
 
@@ -212,7 +219,7 @@ def test_penalties_see_the_tokens_drafted_before() -> None:
     rows = np.array([[2.0, 1.9, 0.0]] * 3, np.float32)
     settings_ = SamplingSettings(temperature=0.0, presence_penalty=1.0)
     sampler = Sampler(settings_, 0)
-    verdict = verify(rows, Draft([0, 1], [None, None], 2), sampler, (), never_ends)
+    verdict = verify(rows, drafted([0, 1]), sampler, (), never_ends)
     assert verdict == Verdict([0, 1, 0], 2)
     assert rows.tolist() == np.array([[2.0, 1.9, 0.0]] * 3, np.float32).tolist()
 
@@ -227,6 +234,6 @@ def test_the_grammar_advances_by_emitted_tokens_alone() -> None:
 
     rows = np.tile(np.arange(6, dtype=np.float32), (4, 1))
     sampler = Sampler(GREEDY, 0, grammar=Recording(parity=1))
-    verdict = verify(rows, Draft([5, 2, 5], [None] * 3, 3), sampler, (), never_ends)
+    verdict = verify(rows, drafted([5, 2, 5]), sampler, (), never_ends)
     assert verdict == Verdict([5, 4], 1)
     assert accepted == [5, 4]
