@@ -123,7 +123,7 @@ def instant_rig(clock: Clock) -> Rig:
     drafts[::5, 7] = drafts.max() + 4
     main = InstantBackend(bank, main_native)
     drafter = ModelDrafter(InstantBackend(drafts, draft_native), VOCAB)
-    engine = Engine(main, InstantVocabulary(), drafter, clock=clock)
+    engine = Engine(main, InstantVocabulary(), [drafter], clock=clock)
     return Rig(engine, main_native, draft_native, tuple(range(100)))
 
 
@@ -150,7 +150,7 @@ def real_rig(main: Path, draft: Path, threads: int, clock: Clock) -> Iterator[Ri
         _timed_library(context, main_native, draft_native),
     ):
         drafter = ModelDrafter(draft_context, model.vocab_size)
-        engine = Engine(context, model, drafter, clock=clock)
+        engine = Engine(context, model, [drafter], clock=clock)
         yield Rig(engine, main_native, draft_native, tuple(model.tokenize(PROMPT)))
 
 
@@ -193,7 +193,7 @@ class Overhead:
 
 def measure(rig: Rig, sampling: SamplingSettings, draft_max: int) -> Overhead:
     stats = Stats()
-    request = Request(rig.prompt, sampling, SpeculationSettings(draft_max=draft_max, p_min=0.0))
+    request = Request(rig.prompt, sampling, SpeculationSettings(mode="fixed", draft_max=draft_max, p_min=0.0))
     events = rig.engine.generate(request, stats)
     next(events)  # the prompt has been read: what came before is no part of the rounds
     rig.main_native.seconds = rig.draft_native.seconds = 0.0

@@ -95,6 +95,10 @@ def commands(
     ours = [sys.executable, "-m", "llamaspec", "run", *main, "-f", str(prompt), "--raw", "--json", "--quiet"]
     ours += [*common, *greedy, *layers]
     drafting = [
+        "--spec",
+        "fixed",
+        "--drafters",
+        "model",
         "--draft-max",
         str(options.draft_max),
         "--draft-min",

@@ -1,0 +1,1 @@
+"""Measuring settings against each other: what is asked (`workload`) and how it is timed (`paired`)."""

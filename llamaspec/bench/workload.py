@@ -1,0 +1,143 @@
+"""What is asked in a benchmark: a YAML file with a list of prompts, each of a kind.
+
+description: what these prompts stand for
+prompts:
+  - name: csv-totals          # its own in the file
+    kind: code
+    prompt: Write a Python function that …
+    n_predict: 200            # may be left out
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from llamaspec.errors import UsageError
+from llamaspec.profiles.document import shown
+from llamaspec.profiles.problems import dotted, find_problems
+from llamaspec.settings import MAX_CONTEXT, Settings
+
+DEFAULT_WORKLOAD = Path(__file__).parent / "workloads" / "default.yaml"
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 8
+MAX_PROMPTS = 1000
+MAX_PROMPT_LENGTH = 1 << 16
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$", max_length=64)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_LENGTH)]
+
+
+class Prompt(Settings):
+    """What a user says, before the chat template. `n_predict` bounds an answer that need not be long."""
+
+    name: Slug
+    kind: Slug
+    prompt: Text
+    n_predict: int | None = Field(None, ge=1, le=MAX_CONTEXT)
+
+    def limit(self, n_predict: int) -> int:
+        """The most tokens to predict in a run that asks for `n_predict`."""
+        return n_predict if self.n_predict is None else min(n_predict, self.n_predict)
+
+
+class Workload(Settings):
+    """Prompts with names of their own, in the file's order."""
+
+    description: str = ""
+    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=MAX_PROMPTS, strict=False)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Workload":
+        twice = [name for name, count in Counter(p.name for p in self.prompts).items() if count > 1]
+        if twice:
+            raise ValueError(f"prompts of the same name: {', '.join(twice)}")
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the prompts, in order of their first."""
+        return tuple(dict.fromkeys(prompt.kind for prompt in self.prompts))
+
+    def select(self, kinds: Collection[str] = (), per_kind: int | None = None) -> "Workload":
+        """The prompts of `kinds` (none named: of all), of each kind the first `per_kind`.
+
+        Raises UsageError for a kind that no prompt has, and for a `per_kind` under 1.
+        """
+        if unknown := [kind for kind in kinds if kind not in self.kinds]:
+            raise UsageError(
+                f"No prompt is of the kind {', '.join(unknown)}.", f"There are {', '.join(self.kinds)}."
+            )
+        if per_kind is not None and per_kind < 1:
+            raise UsageError(f"At least one prompt of each kind is needed, not {per_kind}.")
+        taken: Counter[str] = Counter()
+        chosen = []
+        for prompt in self.prompts:
+            taken[prompt.kind] += 1
+            if (not kinds or prompt.kind in kinds) and (per_kind is None or taken[prompt.kind] <= per_kind):
+                chosen.append(prompt)
+        return self.model_copy(update={"prompts": tuple(chosen)})
+
+
+def load_workload(path: Path | None = None) -> Workload:
+    """Read a workload; the shipped one where none is named.
+
+    Raises UsageError: a line of its message for each thing wrong, with the file and the entry.
+    """
+    path = path or DEFAULT_WORKLOAD
+    data = _read(path)
+    try:
+        return Workload.model_validate(data)
+    except ValidationError as error:
+        problems = (
+            ": ".join(filter(None, (str(path), _place(key, data), text)))
+            for key, text in find_problems(error, Workload, data, {})
+        )
+        raise UsageError("\n".join(problems)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file that someone else may have written."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read: {error.strerror}.") from None
+    if len(raw) > MAX_BYTES:
+        raise UsageError(f"{path}: larger than {MAX_BYTES >> 10} KiB: not a workload.")
+    try:
+        text = raw.decode("utf-8-sig")
+        _check_shape(text, path)
+        data = yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text.", "Save the file as UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    except (ValueError, OverflowError):  # PyYAML's answer to numbers, dates and escapes out of range
+        raise UsageError(f"{path}: not valid YAML: a value out of range.") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a workload is a mapping with a list of prompts.")
+    return data
+
+
+def _check_shape(text: str, path: Path) -> None:
+    """A few aliases can stand for more values than fit in memory, and deep nesting takes PyYAML for ever."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError(f"{path}: aliases (*) are not allowed in a workload.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UsageError(f"{path}: nested too deeply for a workload.")
+
+
+def _place(key: tuple[str | int, ...], data: dict[str, Any]) -> str:
+    """`key` as it is said, with the name of the prompt it lies in: `prompts[3].kind (csv-totals)`."""
+    name = None
+    if len(key) > 1 and isinstance(key[1], int) and isinstance(entry := data["prompts"][key[1]], dict):
+        name = entry.get("name")
+    return dotted(key) + (f" ({shown(name)})" if isinstance(name, str) and key[-1] != "name" else "")

@@ -1,0 +1,420 @@
+"""Paired runs on a made-up machine: who goes next, whose time counts, what comes out of it."""
+
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from fake.backend import FakeBackend, FakeVocabulary
+from fake.running import PROMPT, follows, plain
+
+from llamaspec.bench.paired import (
+    WARM_UP,
+    Lane,
+    Run,
+    Trial,
+    best_setting,
+    by_prompt,
+    compare,
+    first_difference,
+    next_lane,
+    open_sessions,
+    result,
+)
+from llamaspec.bench.workload import Prompt
+from llamaspec.decode.sequence import Request
+from llamaspec.engine.engine import Engine
+from llamaspec.errors import DecodeError, OutOfMemoryError
+from llamaspec.events import FinishEvent, FinishReason, TextEvent
+from llamaspec.settings import SamplingSettings, SpeculationSettings
+from llamaspec.stats import Stats
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import bench_speculation
+
+HELLO = Prompt(name="hello", kind="chat", prompt="Hello?")
+
+
+@dataclass
+class Machine:
+    """Time passes only in work, which takes the longer the slower the machine is at that moment."""
+
+    slowness: Callable[[float], float] = lambda now: 1.0
+    now: float = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def work(self, amount: float) -> None:
+        self.now += amount * self.slowness(self.now)
+
+
+@dataclass
+class FakeSession:
+    """Each round takes `work` and gives `width` tokens, up to n_predict or, before that, `end` of them."""
+
+    machine: Machine
+    name: str
+    work: float
+    width: int = 1
+    end: int | None = None
+    prompt_work: float = 1.0
+    log: list[str] = field(default_factory=list)
+    failure: int | None = None
+    finish_reason: FinishReason | None = None
+    stats: Stats = field(default_factory=Stats)
+    closed: int = 0
+    asked: list[tuple[str, Mapping[str, Mapping[str, object]]]] = field(default_factory=list)
+
+    def chat(self, prompt: str, *, settings: Mapping[str, Mapping[str, object]]) -> Generator[TextEvent]:
+        self.asked.append((prompt, settings))
+        return self._answer(int(str(settings["sampling"]["n_predict"])))
+
+    def _answer(self, n_predict: int) -> Iterator[TextEvent]:
+        self.stats, self.finish_reason = Stats(prompt_tokens=5), None
+        most = n_predict if self.end is None else min(n_predict, self.end)
+        try:
+            while (done := self.stats.predicted_tokens) < most:
+                self.log.append(self.name)
+                if done == self.failure:
+                    raise DecodeError("It broke.")
+                self.machine.work(self.prompt_work if done == 0 else self.work)
+                width = 1 if done == 0 else min(self.width, most - done)
+                self.stats.rounds += done > 0
+                self.stats.predicted_tokens += width
+                ends = done + width == self.end
+                for token in range(done, done + width - ends):
+                    yield TextEvent(0, "x", (token,), False)
+            self.finish_reason = FinishReason.LENGTH if most == n_predict else FinishReason.STOP
+        finally:
+            self.closed += 1
+
+    def __enter__(self) -> "FakeSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append(f"closed {self.name}")
+
+
+def lane(predicted: int, last_turn: int, done: bool = False) -> Lane:
+    return Lane(iter(()), FakeSession(Machine(), "", 1.0), last_turn, predicted, done=done)
+
+
+def a_run(speed: float, tokens: Sequence[int] = (1, 2, 3), timed: int = 100) -> Run:
+    return Run(timed + 1, timed, timed / speed, 5, 1.0, timed, 0, 0, FinishReason.LENGTH, tuple(tokens))
+
+
+def trial(prompt: str, kind: str, **speeds: float) -> Trial:
+    return Trial(prompt, kind, {name: a_run(speed) for name, speed in speeds.items()})
+
+
+@pytest.mark.parametrize(
+    ("lanes", "chosen"),
+    [
+        ([lane(0, 0), lane(0, 0)], 0),
+        ([lane(1, 1), lane(0, 0)], 1),
+        ([lane(5, 1), lane(3, 9), lane(4, 2)], 1),
+        ([lane(4, 8), lane(4, 7), lane(4, 9)], 1),
+        ([lane(2, 1, done=True), lane(9, 2)], 1),
+    ],
+)
+def test_the_least_far_goes_next_and_of_these_the_longest_waiting(lanes: list[Lane], chosen: int) -> None:
+    assert next_lane(lanes) is lanes[chosen]
+
+
+def test_nobody_goes_when_all_are_done() -> None:
+    assert next_lane([]) is None
+    assert next_lane([lane(1, 1, done=True)]) is None
+
+
+def test_all_read_the_prompt_first_and_then_stay_side_by_side() -> None:
+    machine, log = Machine(), list[str]()
+    sessions = {
+        "a": FakeSession(machine, "a", 1.0, log=log),
+        "b": FakeSession(machine, "b", 2.0, width=4, log=log),
+        "c": FakeSession(machine, "c", 9.0, log=log),
+    }
+    compare(sessions, HELLO, 10, machine.clock)
+    # b comes out of its round with 5 tokens: it waits until the others have as many, a and c in turns.
+    assert "".join(log) == "abc" + "abc" + "ac" * 3 + "acb" + "ac" * 3 + "acb"[:2] + "b"
+
+
+def test_only_the_own_turns_count_prompt_apart() -> None:
+    machine = Machine()
+    sessions = {
+        "slow": FakeSession(machine, "slow", 3.0, prompt_work=7.0),
+        "fast": FakeSession(machine, "fast", 4.0, width=4, prompt_work=5.0),
+    }
+    runs = compare(sessions, HELLO, 9, machine.clock).runs
+    slow, fast = runs["slow"], runs["fast"]
+    assert (slow.prompt_seconds, slow.seconds, slow.timed_tokens, slow.rounds) == (7.0, 24.0, 8, 8)
+    assert (fast.prompt_seconds, fast.seconds, fast.timed_tokens, fast.rounds) == (5.0, 8.0, 8, 2)
+    assert slow.predicted == fast.predicted == 9
+    assert slow.tokens == fast.tokens == tuple(range(9))
+    assert slow.finish is FinishReason.LENGTH
+    assert machine.now == 7.0 + 24.0 + 5.0 + 8.0
+
+
+def test_a_machine_that_drifts_does_not_move_the_ratio() -> None:
+    """By a half to and fro, which runs one after the other would take for the settings'."""
+    machine = Machine(lambda now: 1.0 + 0.5 * (int(now / 40) % 2))
+    sessions = {
+        "plain": FakeSession(machine, "plain", 1.0),
+        "other": FakeSession(machine, "other", 2.0, width=4),
+    }
+    measured = compare(sessions, HELLO, 201, machine.clock).ratio("other", "plain")
+    assert measured == pytest.approx(2.0, rel=0.03)
+
+
+def test_settings_are_greedy_and_the_prompt_may_shorten_the_answer() -> None:
+    machine = Machine()
+    session = FakeSession(machine, "a", 1.0)
+    short = HELLO.model_copy(update={"n_predict": 3})
+    assert compare({"a": session}, short, 9, machine.clock).runs["a"].predicted == 3
+    assert compare({"a": session}, HELLO, 9, machine.clock).runs["a"].predicted == 9
+    prompt, settings = session.asked[0]
+    assert prompt == "Hello?"
+    assert settings == {"sampling": {"temperature": 0.0, "n_predict": 3, "ignore_eos": False}}
+
+
+def test_the_others_go_on_when_one_has_ended() -> None:
+    machine = Machine()
+    sessions = {
+        "ends": FakeSession(machine, "ends", 1.0, end=4),
+        "goes on": FakeSession(machine, "goes on", 2.0),
+    }
+    done = compare(sessions, HELLO, 8, machine.clock)
+    ends, on = done.runs["ends"], done.runs["goes on"]
+    assert (ends.predicted, ends.tokens, ends.finish) == (4, (0, 1, 2), FinishReason.STOP)
+    assert (on.predicted, on.finish) == (8, FinishReason.LENGTH)
+    assert (ends.speed, on.speed) == (1.0, 0.5)
+    assert done.divergence("ends", "goes on") == 3
+
+
+def test_an_answer_that_ends_at_once_has_no_speed() -> None:
+    machine = Machine()
+    sessions = {"a": FakeSession(machine, "a", 1.0, end=1), "b": FakeSession(machine, "b", 1.0)}
+    done = compare(sessions, HELLO, 5, machine.clock)
+    assert done.runs["a"].predicted == 1
+    assert done.runs["a"].speed is None
+    assert done.ratio("b", "a") is done.ratio("a", "b") is None
+
+
+def test_an_error_ends_all_answers() -> None:
+    machine = Machine()
+    sessions = {"a": FakeSession(machine, "a", 1.0), "b": FakeSession(machine, "b", 1.0, failure=3)}
+    with pytest.raises(DecodeError, match="broke"):
+        compare(sessions, HELLO, 9, machine.clock)
+    assert sessions["a"].closed == sessions["b"].closed == 1
+    assert sessions["a"].stats.predicted_tokens < 9
+
+
+class EngineSession:
+    """A session around a real engine on a fake model."""
+
+    def __init__(self, speculation: SpeculationSettings, drafters: Sequence[object]) -> None:
+        main = FakeBackend(bias={0: -2.0})
+        self.engine = Engine(main, FakeVocabulary(main.vocab_size), drafters)
+        self.speculation = speculation
+        self.stats = Stats()
+        self.finish_reason: FinishReason | None = None
+
+    def chat(self, prompt: str, *, settings: Mapping[str, Mapping[str, object]]) -> Generator[TextEvent]:
+        self.stats = Stats()
+        request = Request(PROMPT, SamplingSettings(**settings["sampling"]), self.speculation)
+        for event in self.engine.generate(request, self.stats):
+            if isinstance(event, FinishEvent):
+                self.finish_reason = event.reason
+            elif isinstance(event, TextEvent):
+                yield event
+
+
+def test_real_engines_give_the_same_text_in_turns() -> None:
+    text = [*PROMPT, *plain().tokens]
+    sessions = {
+        "plain": EngineSession(SpeculationSettings(mode="off"), []),
+        "drafts": EngineSession(
+            SpeculationSettings(mode="fixed", draft_max=4, p_min=0.0),
+            [follows(text, lambda place: place % 3 == 0)],
+        ),
+    }
+    done = compare(sessions, HELLO, 24)
+    assert done.divergence("drafts", "plain") is None
+    assert done.runs["plain"].tokens == tuple(plain().tokens[:24])
+    assert done.runs["plain"].drafted == 0
+    assert 0 < done.runs["drafts"].accepted < done.runs["drafts"].drafted
+    assert done.runs["drafts"].rounds < done.runs["plain"].rounds
+    assert not any(session.engine.busy for session in sessions.values())
+
+
+def opener(sessions: Mapping[str, FakeSession]) -> Callable[[Mapping], AbstractContextManager[FakeSession]]:
+    def open_one(overrides: Mapping[str, Mapping[str, object]]) -> FakeSession:
+        name = str(overrides["speculation"]["mode"])
+        if name not in sessions:
+            raise OutOfMemoryError("This needs 9 GiB.", "Try less.")
+        return sessions[name]
+
+    return open_one
+
+
+def test_sessions_are_opened_warmed_up_and_closed() -> None:
+    machine, log = Machine(), list[str]()
+    fakes = {name: FakeSession(machine, name, 1.0, end=2, log=log) for name in ("off", "fixed")}
+    wanted = {"plain": {"speculation": {"mode": "off"}}, "other": {"speculation": {"mode": "fixed"}}}
+    with open_sessions(wanted, opener(fakes)) as opened:
+        assert opened == {"plain": fakes["off"], "other": fakes["fixed"]}
+        assert [session.asked[0][0] for session in opened.values()] == [WARM_UP] * 2
+    assert log == ["off", "off", "fixed", "fixed", "closed fixed", "closed off"]
+
+
+def test_what_does_not_fit_is_said_and_the_rest_closed() -> None:
+    machine, log = Machine(), list[str]()
+    fakes = {"off": FakeSession(machine, "off", 1.0, end=1, log=log)}
+    wanted = {"plain": {"speculation": {"mode": "off"}}, "other": {"speculation": {"mode": "fixed"}}}
+    with (
+        pytest.raises(
+            OutOfMemoryError, match=r"Only 1 of 2 settings .* For other: This needs 9 GiB"
+        ) as caught,
+        open_sessions(wanted, opener(fakes)),
+    ):
+        pytest.fail("opened")
+    assert "fewer" in caught.value.hint
+    assert log[-1] == "closed off"
+
+
+def test_prompts_weigh_the_same_however_often_they_were_tried() -> None:
+    trials = [
+        trial("a", "code", plain=10.0, x=40.0),
+        trial("a", "code", plain=10.0, x=10.0),
+        trial("b", "code", plain=5.0, x=2.5),
+        trial("c", "chat", plain=10.0, x=20.0),
+    ]
+    assert by_prompt(trials, "x", "plain") == pytest.approx({"a": 2.0, "b": 0.5, "c": 2.0})
+    found = result(trials, "x", "plain")
+    assert found.overall == pytest.approx(2.0 ** (1 / 3))
+    assert found.by_kind == pytest.approx({"code": 1.0, "chat": 2.0})
+    assert found.worst == ("b", pytest.approx(0.5))
+    assert result(trials, "plain", "plain").overall == pytest.approx(1.0)
+
+
+def test_prompts_without_a_speed_are_left_out() -> None:
+    empty = Trial("b", "chat", {"plain": a_run(10.0), "x": a_run(1.0, timed=0)})
+    found = result([trial("a", "code", plain=10.0, x=15.0), empty], "x", "plain")
+    assert found.overall == pytest.approx(1.5)
+    assert found.by_kind == {"code": pytest.approx(1.5), "chat": None}
+    nothing = result([empty], "x", "plain")
+    assert (nothing.overall, nothing.worst) == (None, None)
+    assert best_setting([empty], ["x"], "plain") is None
+
+
+def test_the_best_setting_is_the_best_over_all() -> None:
+    trials = [
+        trial("a", "code", plain=10.0, bold=40.0, shy=20.0),
+        trial("b", "chat", plain=10.0, bold=3.0, shy=10.0),
+    ]
+    assert best_setting(trials, ["bold", "shy"], "plain") == "shy"
+    assert best_setting(trials[:1], ["bold", "shy"], "plain") == "bold"
+    assert best_setting(trials, [], "plain") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "place"),
+    [((1, 2), (1, 2), None), ((), (), None), ((1, 2), (1, 3), 1), ((1,), (1, 2), 1), ((4,), (5,), 0)],
+)
+def test_first_difference(one: tuple[int, ...], other: tuple[int, ...], place: int | None) -> None:
+    assert first_difference(one, other) == first_difference(other, one) == place
+
+
+def test_the_script_names_settings() -> None:
+    named = bench_speculation.parse_arguments(
+        ["--set", "C", "--settings", "plain,plain,default,fixed:16:0.75,auto:ngram+model"]
+    ).settings
+    assert named == {
+        "plain": {"mode": "off"},
+        "plain#2": {"mode": "off"},
+        "default": {"mode": "fixed", "draft_max": 3, "draft_min": 0, "p_min": 0.0},
+        "fixed:16:0.75": {"mode": "fixed", "draft_max": 16, "draft_min": 0, "p_min": 0.75},
+        "auto:ngram+model": {"mode": "auto", "drafters": ["ngram", "model"]},
+    }
+    for speculation in named.values():
+        SpeculationSettings.model_validate(speculation)
+    assert list(bench_speculation.parse_arguments(["--set", "smollm2"]).settings) == ["plain", "auto"]
+    grid = bench_speculation.parse_arguments(["--grid"]).settings
+    assert len(grid) == 4 + 8  # fixed:16:0.75 is among the settings already
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--settings", "plain,fast"],
+        ["--settings", "plain,fixed:a:b"],
+        ["--settings", "default,auto"],
+        ["--settings", "plain"],
+        ["-md", "draft.gguf"],
+        ["-m", "main.gguf", "--set", "A"],
+        ["-n", "1"],
+        ["--repeat", "0"],
+    ],
+)
+def test_the_script_refuses_what_makes_no_sense(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        bench_speculation.parse_arguments(arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_script_tells_how_auto_fared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    trials = [trial("a", "code", plain=10.0, default=12.0, **{"fixed:8:0.5": 16.0}, auto=18.0)]
+    bench_speculation.print_summary(trials)
+    shown = capsys.readouterr().out
+    assert "Best fixed setting: fixed:8:0.5, 1.60× plain." in shown
+    assert "auto: 1.50× default." in shown
+    assert "auto: 1.12× fixed:8:0.5." in shown
+    assert "1.80×" in shown
+    line = bench_speculation.line(trials[0])
+    assert "plain 10.00 tokens/s" in line and "≠" not in line and "others" not in line
+    assert "others used 40% of the machine" in bench_speculation.line(trials[0], 0.4)
+    bench_speculation.write_json(tmp_path / "r.json", {"n_predict": 8}, trials)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    assert '"overall": 1.8' in (tmp_path / "r.json").read_text(encoding="utf-8")
+
+
+def test_what_is_learnt_stays_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.delenv("LLAMASPEC_CACHE", raising=False)
+    with bench_speculation.cache_at(tmp_path):
+        assert os.environ["LLAMASPEC_CACHE"] == str(tmp_path)
+    assert "LLAMASPEC_CACHE" not in os.environ
+    monkeypatch.setenv("LLAMASPEC_CACHE", "mine")
+    with bench_speculation.cache_at(tmp_path):
+        pass
+    with bench_speculation.cache_at(None):
+        assert os.environ["LLAMASPEC_CACHE"] == "mine"
+
+
+def test_load_of_others_is_what_is_neither_idle_nor_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Process:
+        user: float = 0.0
+        system: float = 0.0
+
+        def cpu_times(self) -> "Process":
+            return self
+
+    class Times(NamedTuple):
+        user: float
+        system: float
+        idle: float
+
+    times, ours = [Times(10.0, 1.0, 5.0), Times(17.0, 2.0, 7.0), Times(17.0, 2.0, 7.0)], Process()
+    monkeypatch.setattr("psutil.Process", lambda: ours)
+    monkeypatch.setattr("psutil.cpu_times", lambda: times.pop(0))
+    load = bench_speculation.OtherLoad()
+    ours.user = 6.0
+    assert load.share() == pytest.approx(0.2)  # 2 of 10 seconds
+    assert load.share() == 0.0
