@@ -34,4 +34,30 @@ class FinishEvent:
     error: Exception | None = None
 
 
-Event = TextEvent | FinishEvent
+@dataclass(frozen=True, slots=True)
+class DraftedToken:
+    """A draft token, who proposed it, and how sure they were that it is kept (0 to 1)."""
+
+    token: int
+    source: str
+    guess: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEvent:
+    """One draft and one verification; comes after the text of the round, where it was asked for.
+
+    Of `drafted` the first `width` went through the main model, which kept the first `accepted`. `emitted`
+    are those and the main model's own token; `stopped` says why the draft was no wider.
+    """
+
+    request: int
+    drafter: str
+    drafted: tuple[DraftedToken, ...]
+    width: int
+    accepted: int
+    emitted: tuple[int, ...]
+    stopped: str | None
+
+
+Event = TextEvent | RoundEvent | FinishEvent

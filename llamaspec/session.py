@@ -3,23 +3,31 @@
 import logging
 import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Literal
 
 from llamaspec.closing import Closing
+from llamaspec.control.auto import Knowledge
+from llamaspec.control.breakeven import break_even
 from llamaspec.decode.sequence import Request
 from llamaspec.engine.loader import Loaded, load_pair
-from llamaspec.errors import UsageError
-from llamaspec.events import FinishEvent, FinishReason, TextEvent
+from llamaspec.errors import FileMissingError, UsageError
+from llamaspec.events import FinishEvent, FinishReason, RoundEvent, TextEvent
+from llamaspec.hub.cache import cache_root
 from llamaspec.hub.fetch import fetch, resolve
 from llamaspec.hub.models import LocalModel, Progress
+from llamaspec.native.api import binding_version
 from llamaspec.native.grammar import NativeGrammar
 from llamaspec.profiles import DEFAULT_PROFILE, Profile, find_profile, overlay
+from llamaspec.remembered import Remembered, stamp
 from llamaspec.stats import Stats
 from llamaspec.templates import CHATML, TemplateRenderer
 
 Message = Mapping[str, Any]
+
+_SHOWN_WIDTHS = (1, 2, 4, 8, 16)
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +45,26 @@ class Divergence:
 class Session(Closing):
     """A pair that is loaded. After a generation `stats` and `finish_reason` tell how it went."""
 
-    def __init__(self, profile: Profile, files: Sequence[LocalModel], loaded: Loaded) -> None:
-        """`files` are main and, unless there is none, draft."""
+    def __init__(
+        self,
+        profile: Profile,
+        files: Sequence[LocalModel],
+        loaded: Loaded,
+        remembered: Remembered | None = None,
+    ) -> None:
+        """`files` are main and, unless there is none, draft. What was learnt goes to `remembered`."""
         self.profile = profile
         self.files = tuple(files)
         self.loaded = loaded
         self.stats = Stats()
         self.finish_reason: FinishReason | None = None
-        template = profile.chat.template or loaded.main_facts.chat_template
-        if template is None:
-            log.warning("This model has no chat template: ChatML is a guess. --raw does without.")
+        template = profile.chat.template or loaded.main_facts.chat_template or CHATML
         model = loaded.main
         self._renderer = TemplateRenderer(
-            template or CHATML, model.special_text(model.bos), model.special_text(model.eos)
+            template, model.special_text(model.bos), model.special_text(model.eos)
         )
         self._seed: int | None = None
+        self._remembered = remembered
 
     def chat(
         self,
@@ -82,10 +95,15 @@ class Session(Closing):
         *,
         grammar: str | None = None,
         settings: Mapping[str, Mapping[str, object]] | None = None,
+        explain: bool = False,
     ) -> Request:
-        """What to generate from a text under the profile's settings and `settings` over them."""
+        """What to generate from a text under the profile's settings and `settings` over them.
+
+        With `explain`, `generate` tells its `on_round` of every round.
+        """
         profile = self._overlaid(settings)
         sampling = profile.sampling
+        repeatable = sampling.seed >= 0 and profile.speculation.mode == "auto"
         if sampling.seed < 0:
             sampling = sampling.model_copy(update={"seed": secrets.randbits(63)})
         self._seed = sampling.seed
@@ -94,6 +112,8 @@ class Session(Closing):
             sampling,
             profile.speculation,
             NativeGrammar(self.loaded.main, grammar) if grammar is not None else None,
+            repeatable,
+            explain,
         )
 
     def _overlaid(self, settings: Mapping[str, Mapping[str, object]] | None) -> Profile:
@@ -104,10 +124,11 @@ class Session(Closing):
             raise UsageError(
                 "Runtime settings are chosen when the models are loaded.", "Give them to load()."
             )
-        if profile.speculation.draft_max > self.profile.speculation.draft_max:
+        most = self.profile.speculation.ceiling
+        if profile.speculation.ceiling > most:
             raise UsageError(
-                f"The models were loaded for drafts of {self.profile.speculation.draft_max} tokens at most.",
-                "Give the largest draft_max to load().",
+                f"The models were loaded for drafts of {most} tokens at most.",
+                "Give the largest draft_max to load(), and here a smaller one.",
             )
         return profile
 
@@ -124,7 +145,10 @@ class Session(Closing):
         return self._renderer.render(messages)
 
     def generate(
-        self, request: Request, should_stop: Callable[[], bool] = lambda: False
+        self,
+        request: Request,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_round: Callable[[RoundEvent], None] = lambda event: None,
     ) -> Generator[TextEvent]:
         """Run a request; its text as it comes. `should_stop` is asked every round, and cancels."""
         self.stats, self.finish_reason = Stats(), None
@@ -132,10 +156,14 @@ class Session(Closing):
             for event in self.loaded.engine.generate(request, self.stats, should_stop):
                 if isinstance(event, FinishEvent):
                     self.finish_reason = event.reason
+                elif isinstance(event, RoundEvent):
+                    on_round(event)
                 else:
                     yield event
         finally:
             self.finish_reason = self.finish_reason or FinishReason.CANCELLED
+            if self._remembered is not None and request.speculation.mode == "auto":
+                self._remembered.save(self.loaded.knowledge)
 
     def first_divergence(
         self, prompt: Sequence[int], speculative: Sequence[int], plain: Sequence[int]
@@ -158,6 +186,38 @@ class Session(Closing):
                 )
         return None
 
+    def plain(self) -> "Session":
+        """A session over the same weights that drafts nothing, with a cache of its own: to compare with.
+
+        It is to be closed before this one. Raises OutOfMemoryError.
+        """
+        profile = overlay(self.profile, {"speculation": {"mode": "off"}})
+        loaded = replace(self.loaded, engine=self.loaded.open_plain(), drafters=())
+        return Session(profile, self.files[:1], loaded)
+
+    def prices(self) -> dict[str, Any] | None:
+        """What mode `auto` goes by: seconds of decodes as things are now, at the depth of the last text.
+
+        `break_even` tells for a draft model, and for drafters that cost no time, from which acceptance
+        they pay. None where nothing is decided by prices, or none are known.
+        """
+        prices, speculation = self.loaded.knowledge.prices, self.profile.speculation
+        if speculation.mode != "auto" or not self.loaded.drafters or not prices.main.known:
+            return None
+        depth = self.stats.prompt_tokens + self.stats.predicted_tokens
+        most = speculation.ceiling + 1
+        main = [prices.main.seconds(width, depth) for width in range(1, most + 1)]
+        step = prices.draft.seconds(1, depth) if self.loaded.draft and prices.draft.known else None
+        pays = {"lookup": asdict(break_even(main, 0.0))}
+        if step is not None:
+            pays["model"] = asdict(break_even(main, step))
+        return {
+            "depth": depth,
+            "main_seconds": {width: main[width - 1] for width in _SHOWN_WIDTHS if width <= most},
+            "draft_step_seconds": step,
+            "break_even": pays,
+        }
+
     def settings(self) -> dict[str, Any]:
         """The settings as they took effect: `auto` and 0 replaced by what was chosen."""
         profile = self.profile
@@ -169,8 +229,16 @@ class Session(Closing):
             "chat": {"system": profile.chat.system},
         }
 
-    def _mode(self) -> dict[str, str]:
-        return {} if self.loaded.draft is not None else {"mode": "off"}
+    def _mode(self) -> dict[str, Any]:
+        speculation, there = self.profile.speculation, self.loaded.drafters
+        names = [name for name in speculation.drafters or there if name in there]
+        if speculation.mode == "fixed" and not speculation.drafters:
+            names = names[:1]
+        return {
+            "mode": speculation.mode if names else "off",
+            "drafters": names,
+            "draft_max": speculation.ceiling,
+        }
 
     def models(self) -> dict[str, Any]:
         """The files in use: name, size in bytes, SHA-256 where it is known, quantisation."""
@@ -216,23 +284,57 @@ def load(
         chosen = Profile(schema=1, name="flags", main=chosen.main)
     if settings:
         chosen = overlay(chosen, settings)
+    _check_corpus(chosen)
     files = [resolve(main, progress) if main else fetch(chosen.main, progress)]
-    speculates = chosen.speculation.mode != "off" and chosen.speculation.draft_max > 0
-    if speculates and draft is not None:
-        files.append(resolve(draft, progress))
-    elif speculates and main is None and chosen.draft is not None:
-        files.append(fetch(chosen.draft, progress))
-    if len(files) == 1 and speculates and settings and settings.get("speculation"):
-        log.warning("There is no draft model: the speculation settings have nothing to act on.")
+    if chosen.speculation.needs_draft_model:
+        if draft is not None:
+            files.append(resolve(draft, progress))
+        elif main is None and chosen.draft is not None:
+            files.append(fetch(chosen.draft, progress))
+        elif {"model", "cascade"} & set(chosen.speculation.drafters):
+            raise UsageError(
+                "The model and cascade drafters need a draft model.", "Name one with -md, or drop them."
+            )
+    elif draft is not None and chosen.speculation.ceiling:
+        log.warning(
+            "The draft model is not used: %s draft without one.", " and ".join(chosen.speculation.drafters)
+        )
+    remembered: list[Remembered] = []
+
+    def recall(taken: Mapping[str, Any]) -> Knowledge:
+        stamps = [stamp(file.path) for file in files]
+        of = {"files": stamps, "build": binding_version(), **taken, **chosen.runtime.model_dump()}
+        remembered.append(Remembered(of))
+        return remembered[0].load()
+
     loaded = load_pair(
         files[0].path,
         files[1].path if len(files) > 1 else None,
         chosen.runtime,
-        draft_max=chosen.speculation.draft_max,
+        chosen.speculation,
         draft_mismatch=draft_mismatch,
+        recall=recall,
+        corpus_cache=cache_root() / "corpora",
     )
+    if (chosen.chat.template or loaded.main_facts.chat_template) is None:
+        log.warning("This model has no chat template: ChatML is a guess. --raw does without.")
+    if missing := set(chosen.speculation.drafters) - set(loaded.drafters) if loaded.drafters else ():
+        log.warning("Not to be had here, and left out: the drafters %s.", ", ".join(sorted(missing)))
     try:
-        return Session(chosen, files[: 1 + (loaded.draft is not None)], loaded)
+        return Session(chosen, files[: 1 + (loaded.draft is not None)], loaded, *remembered)
     except BaseException:
         loaded.engine.close()
         raise
+
+
+def _check_corpus(profile: Profile) -> None:
+    """Before anything is fetched or loaded."""
+    corpus = profile.speculation.corpus
+    if corpus is None or not profile.speculation.ceiling:
+        return
+    try:
+        there = Path(corpus).expanduser().exists()
+    except RuntimeError:  # ~someone who is not known here
+        there = False
+    if not there:
+        raise FileMissingError(f"There is no file or folder {corpus}.", "Check where the corpus is.")

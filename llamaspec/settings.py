@@ -4,12 +4,21 @@ These are the types of a profile's sections. A profile, the environment and the 
 before anything is built from them (`llamaspec.profiles`), so that what is validated here is what runs.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 MAX_CONTEXT = 1 << 24
 MAX_DRAFT = 64
+_CEILING = {"auto": 32, "fixed": 8}
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 GpuLayers = Annotated[int, Field(ge=0, le=10_000)] | Literal["auto", "all"]
@@ -25,23 +34,72 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class SpeculationSettings(Settings):
-    """How much is drafted. `draft_max`, `draft_min` and `p_min` mean what they mean in llama.cpp."""
+DrafterName = Literal["model", "ngram", "corpus", "cascade"]
+_OF_FIXED = ("draft_max", "draft_min", "p_min")
 
-    mode: Literal["fixed", "off"] = Field(
-        "fixed", description="fixed: draft by the three settings below; off: plain decoding"
+
+def with_mode(speculation: Mapping[str, Any]) -> dict[str, Any]:
+    """These settings with the mode that they mean: who names llama.cpp's settings wants just those."""
+    named = any(speculation.get(key) is not None for key in _OF_FIXED)
+    return {"mode": "fixed", **speculation} if named else dict(speculation)
+
+
+class SpeculationSettings(Settings):
+    """How much is drafted. `draft_max`, `draft_min` and `p_min` mean what they mean in llama.cpp.
+
+    Naming one of these without a mode means `fixed`. In `auto`, `draft_max` is the ceiling.
+    """
+
+    mode: Literal["auto", "fixed", "off"] = Field(
+        "auto",
+        description="auto: draft what pays here; fixed: by the three settings below; off: plain decoding",
     )
-    draft_max: int = Field(8, ge=0, le=MAX_DRAFT, description="most tokens drafted in a round")
-    draft_min: int = Field(0, ge=0, le=MAX_DRAFT, description="a shorter draft is not verified")
+    drafters: tuple[DrafterName, ...] = Field(
+        (), max_length=4, strict=False, description="who may draft; empty: all there are (fixed: the first)"
+    )
+    corpus: str | None = Field(
+        None, min_length=1, max_length=4096, description="file or folder whose text the corpus drafter knows"
+    )
+    draft_max: int | None = Field(
+        None, ge=0, le=MAX_DRAFT, description="most tokens drafted in a round; absent: 8, in auto 32"
+    )
+    draft_min: int = Field(0, ge=0, le=MAX_DRAFT, description="fixed: a shorter draft is not verified")
     p_min: Probability = Field(
-        0.75, description="stop drafting where the draft model's best token is less probable than this"
+        0.75, description="fixed: stop drafting where the drafter is less sure of its best token than this"
     )
+
+    @property
+    def ceiling(self) -> int:
+        """Most tokens of a draft: what `draft_max` says or stands for."""
+        if self.mode == "off":
+            return 0
+        return self.draft_max if self.draft_max is not None else _CEILING[self.mode]
+
+    @property
+    def needs_draft_model(self) -> bool:
+        """Whether a draft model has anything to do under these settings."""
+        return self.ceiling > 0 and (not self.drafters or bool({"model", "cascade"} & set(self.drafters)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _imply_mode(cls, data: Any) -> Any:
+        return with_mode(data) if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> "SpeculationSettings":
-        if self.draft_min > self.draft_max:
-            raise ValueError(f"draft_min {self.draft_min} is above draft_max {self.draft_max}")
+        if self.mode == "fixed" and self.draft_min > self.ceiling:
+            raise ValueError(f"draft_min {self.draft_min} is above draft_max {self.ceiling}")
+        if len(set(self.drafters)) < len(self.drafters):
+            raise ValueError("a drafter is named twice")
+        if "corpus" in self.drafters and self.corpus is None:
+            raise ValueError("the corpus drafter needs a corpus: a file or a folder")
         return self
+
+    @model_serializer(mode="wrap")
+    def _keep_mode(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without its mode, what names one of the three would be read as `fixed`."""
+        data: dict[str, Any] = handler(self)
+        return data if with_mode(data).get("mode", self.mode) == self.mode else {"mode": self.mode, **data}
 
 
 class RuntimeSettings(Settings):

@@ -3,7 +3,8 @@
 Times are in seconds. A round is one draft and one verification; a plain round drafts nothing.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,33 @@ from typing import Any
 def ratio(part: float, whole: float) -> float | None:
     """`part / whole`, or None where there is no whole."""
     return part / whole if whole else None
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """What one source of draft tokens came to: those that were verified, and of them those that were kept."""
+
+    drafted: int = 0
+    accepted: int = 0
+
+    def record(self, drafted: int, accepted: int) -> None:
+        self.drafted += drafted
+        self.accepted += accepted
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"draft_n": self.drafted, "draft_n_accepted": self.accepted}
+
+
+@dataclass(slots=True)
+class DrafterStats(SourceStats):
+    """The same of one drafter, with the rounds that it was chosen in and what drafting took in them."""
+
+    rounds: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        # Named in full: in a class with slots, `super()` alone doesn't find its way.
+        return {**SourceStats.as_dict(self), "rounds": self.rounds, "seconds": self.seconds}
 
 
 @dataclass(slots=True)
@@ -29,14 +57,42 @@ class Stats:
     """How many drafts had a token at position i."""
     accepted_at: list[int] = field(default_factory=list)
     """How many of those were accepted."""
+    sources: dict[str, SourceStats] = field(default_factory=dict)
+    """Draft tokens by who proposed them."""
+    drafters: dict[str, DrafterStats] = field(default_factory=dict)
+    """Drafts by whom they were asked of. The tokens of a cascade are from several sources."""
+    stops: Counter[str] = field(default_factory=Counter)
+    """Why drafts were no wider."""
+    undrafted: Counter[str] = field(default_factory=Counter)
+    """Rounds without a draft, though there was room for one, by why."""
+    plain_seconds: float = 0.0
+    """What the tokens would have taken without drafts, by the price of a plain round; 0: not known."""
+    last_draft_seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     """Time from one token to the next: those that come out of one round together have 0 but for the first."""
 
-    def record_draft(self, width: int, accepted: int) -> None:
-        for counts, length in ((self.drafted_at, width), (self.accepted_at, accepted)):
+    def record_round(self, draft_seconds: float, verify_seconds: float) -> None:
+        self.rounds += 1
+        self.draft_seconds += draft_seconds
+        self.verify_seconds += verify_seconds
+        self.last_draft_seconds = draft_seconds
+
+    def record_draft(self, drafter: str, sources: Sequence[str], accepted: int) -> None:
+        """`sources`: who proposed each token that was verified, of which the first `accepted` were kept.
+
+        `drafter` is whom the draft was asked of, empty in a round without.
+        """
+        for counts, length in ((self.drafted_at, len(sources)), (self.accepted_at, accepted)):
             counts.extend([0] * (length - len(counts)))
             for position in range(length):
                 counts[position] += 1
+        for position, source in enumerate(sources):
+            self.sources.setdefault(source, SourceStats()).record(1, position < accepted)
+        if drafter:
+            counted = self.drafters.setdefault(drafter, DrafterStats())
+            counted.record(len(sources), accepted)
+            counted.rounds += 1
+            counted.seconds += self.last_draft_seconds
 
     def record_tokens(self, count: int, since_last: float) -> None:
         """`count` tokens were emitted at once, `since_last` after the ones before."""
@@ -74,6 +130,11 @@ class Stats:
         return ratio(self.draft_n_accepted, self.drafted_at[0] if self.drafted_at else 0)
 
     @property
+    def estimated_speedup(self) -> float | None:
+        """Against plain decoding at the price of a plain round as measured here: an estimate."""
+        return ratio(self.plain_seconds, self.predicted_seconds) if self.plain_seconds else None
+
+    @property
     def token_latency(self) -> dict[str, float] | None:
         """Percentiles (nearest rank) of the time from one token to the next."""
         if not self.latencies:
@@ -101,4 +162,9 @@ class Stats:
             "overhead_seconds": self.overhead_seconds,
             "time_to_first_token": self.time_to_first_token,
             "token_latency": self.token_latency,
+            "drafters": {name: counted.as_dict() for name, counted in self.drafters.items()},
+            "sources": {name: counted.as_dict() for name, counted in self.sources.items()},
+            "stops": dict(self.stops),
+            "undrafted": dict(self.undrafted),
+            "estimated_speedup": self.estimated_speedup,
         }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamaspec.cli import check, ls, profile, pull, rm, run, show
+from llamaspec.cli import check, ls, profile, pull, quantize, rm, run, show
 from llamaspec.errors import LlamaspecError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(ls.ls)
 app.command()(show.show)
 app.command()(rm.rm)
 app.command()(check.check)
+app.command()(quantize.quantize)
 app.add_typer(profile.app, name="profile")
 
 

@@ -4,11 +4,14 @@ A parameter that sets something is named as the settings' key, so that `override
 it goes. Each has an environment variable `LLAMASPEC_` + its name; a flag wins over it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from llamaspec.settings import RuntimeSettings
 
 _MODELS, _SPECULATION, _RUNTIME, _SAMPLING = "Models", "Speculation", "Runtime", "Sampling"
 
@@ -25,8 +28,54 @@ def overrides(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def runtime_settings(parameters: Mapping[str, Any]) -> "RuntimeSettings":
+    """The runtime settings that a command's parameters make. Raises UsageError for what is out of bounds."""
+    from pydantic import ValidationError
+
+    from llamaspec.errors import UsageError
+    from llamaspec.profiles.problems import dotted, find_problems
+    from llamaspec.settings import RuntimeSettings
+
+    values = overrides(parameters)["runtime"]
+    try:
+        return RuntimeSettings.model_validate(values)
+    except ValidationError as error:
+        found = find_problems(error, RuntimeSettings, values, {})
+        raise UsageError("\n".join(f"{dotted(key)}: {text}" for key, text in found)) from None
+
+
+def speculation(parameters: Mapping[str, Any], flags: Set[str]) -> dict[str, Any]:
+    """The speculation settings that a command's parameters name; `flags`: those given as flags.
+
+    Raises UsageError where they contradict each other.
+    """
+    values = overrides(parameters)["speculation"]
+    if parameters["no_spec"]:
+        if "mode" in flags and values["mode"] != "off":
+            from llamaspec.errors import UsageError
+
+            raise UsageError(f"--no-spec and --spec {values['mode']} contradict each other.", "Drop one.")
+        return {"mode": "off"}
+    if "mode" not in flags and flags & {"draft_max", "draft_min", "p_min"}:
+        values.pop("mode", None)  # the environment's: what these flags mean wins over it
+    return values
+
+
+def given(context: typer.Context) -> set[str]:
+    """Parameters that were given as flags, not by the environment."""
+    return {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
+
+
 def _layers(text: str) -> int | str:
     return text if text in ("auto", "all") else _integer(text, "auto, all or a number of layers")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _threads(text: str) -> int | str:
@@ -80,13 +129,48 @@ DraftMismatch = Annotated[
     ),
 ]
 
+Spec = Annotated[
+    Literal["auto", "fixed", "off"] | None,
+    _option(
+        "--spec",
+        key="spec",
+        panel=_SPECULATION,
+        metavar="auto|fixed|off",
+        help="auto drafts what pays here; fixed by the settings below, naming which means it; off nothing.",
+    ),
+]
 NoSpec = Annotated[
-    bool, typer.Option("--no-spec", rich_help_panel=_SPECULATION, help="Plain decoding: draft nothing.")
+    bool, typer.Option("--no-spec", rich_help_panel=_SPECULATION, help="Plain decoding, as --spec off.")
+]
+Drafters = Annotated[
+    Any,
+    _option(
+        "--drafters",
+        key="drafters",
+        panel=_SPECULATION,
+        parser=_names,
+        metavar="NAME,…",
+        help="Who may draft: model, ngram, corpus, cascade. Without: all there are (fixed: the first).",
+    ),
+]
+Corpus = Annotated[
+    str | None,
+    _option(
+        "--corpus",
+        key="corpus",
+        panel=_SPECULATION,
+        metavar="PATH",
+        help="File or folder of text that answers may repeat, for the corpus drafter.",
+    ),
 ]
 DraftMax = Annotated[
     int | None,
     _option(
-        "--draft-max", "--draft", key="draft_max", panel=_SPECULATION, help="Most tokens drafted in a round."
+        "--draft-max",
+        "--draft",
+        key="draft_max",
+        panel=_SPECULATION,
+        help="Most tokens drafted in a round; with --spec auto the ceiling.",
     ),
 ]
 DraftMin = Annotated[

@@ -1,16 +1,12 @@
 """`llamaspec run`: answer one prompt, and say what speculation did."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from llamaspec.cli import options as o
-
-if TYPE_CHECKING:
-    from llamaspec.session import Session
 
 EPILOG = """\
 Examples:
@@ -19,7 +15,9 @@ llamaspec run "Write a quick sort in Python"
 
 cat report.txt | llamaspec run "Summarise this" --temp 0
 
-llamaspec run -m main.gguf -md draft.gguf --draft-max 8 -f prompt.txt --json
+llamaspec run -m main.gguf -md draft.gguf --compare -f prompt.txt
+
+llamaspec run "Where is the parser?" --corpus src --drafters model,ngram,corpus --explain
 """
 
 
@@ -33,7 +31,10 @@ def run(
     model: o.Model = None,
     model_draft: o.ModelDraft = None,
     draft_mismatch: o.DraftMismatch = "stop",
+    mode: o.Spec = None,
     no_spec: o.NoSpec = False,
+    drafters: o.Drafters = None,
+    corpus: o.Corpus = None,
     draft_max: o.DraftMax = None,
     draft_min: o.DraftMin = None,
     p_min: o.PMin = None,
@@ -65,7 +66,13 @@ def run(
     grammar_file: o.GrammarFile = None,
     json_schema: o.JsonSchema = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Replay without speculation and compare (needs --temp 0).")
+        bool, typer.Option("--verify", help="Compare with the text of plain decoding (needs --temp 0).")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Answer plainly too, in turns, and tell the speedup.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show every round: drafted by whom, accepted, rejected, why.")
     ] = False,
     color: Annotated[
         bool | None, typer.Option("--color/--no-color", help="Colour drafted tokens; default: on a terminal.")
@@ -78,25 +85,28 @@ def run(
 ) -> None:
     """Answer a prompt with a main model and, where there is one, a draft model."""
     from llamaspec import session
+    from llamaspec.cli.answer import Wanted, answer
     from llamaspec.cli.prompt import constraint, read_prompt
     from llamaspec.console.notices import show_notices
     from llamaspec.console.progress import DownloadProgress
+    from llamaspec.errors import UsageError
     from llamaspec.native import api
 
     text = read_prompt(prompt, file, sys.stdin, raw=raw)
     if raw and system is not None:
-        from llamaspec.errors import UsageError
-
         raise UsageError(
             "--raw leaves no place for a system prompt.", "Drop --raw, or write it into the text."
         )
+    if quiet and (compare or explain) and not json_output:
+        raise UsageError(
+            "With --quiet there is nothing to see of --compare and --explain.", "Drop it, or add --json."
+        )
     gbnf = constraint(grammar, grammar_file, json_schema)
-    settings = o.overrides(context.params)
-    if no_spec:
-        settings["speculation"] = {"mode": "off"}
+    given = o.given(context)
+    settings = o.overrides(context.params) | {"speculation": o.speculation(context.params, given)}
     api.verbose(verbose)
     show_notices(quiet=quiet)
-    if "profile" in (given := _given(context)):  # which wins over models from the environment
+    if "profile" in given:  # which wins over models from the environment
         model = model if "model" in given else None
         model_draft = model_draft if "model_draft" in given else None
     # Ends before the answer begins: both draw on the terminal.
@@ -111,90 +121,11 @@ def run(
         )
     with llm:
         if verify and not llm.profile.sampling.greedy:
-            from llamaspec.errors import UsageError
-
             raise UsageError(
                 "--verify compares greedy texts, and sampled ones differ by chance.", "Add --temp 0."
             )
-        _answer(llm, text if raw else llm.render(text), gbnf, color, quiet, json_output, verify)
-
-
-def _given(context: typer.Context) -> set[str]:
-    """Parameters that were given as flags, not by the environment."""
-    return {
-        name
-        for name in context.params
-        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
-    }
-
-
-def _answer(
-    llm: "Session",
-    prompt: str,
-    gbnf: str | None,
-    color: bool | None,
-    quiet: bool,
-    as_json: bool,
-    verify: bool,
-) -> None:
-    import json
-
-    from llamaspec.cli.interrupt import Interrupt
-    from llamaspec.console.answer import AnswerPrinter
-    from llamaspec.console.panel import print_stats
-    from llamaspec.events import FinishReason
-
-    request = llm.request(prompt, grammar=gbnf)
-    printer = AnswerPrinter(color)
-    with Interrupt() as interrupt:
-        parts: list[str] = []
-        tokens: list[int] = []
-        for event in llm.generate(request, interrupt):
-            parts.append(event.text)
-            tokens += event.tokens
-            if not as_json:
-                printer.write(event)
-        if not as_json:
-            printer.end()
-        stats, reason = llm.stats, llm.finish_reason or FinishReason.CANCELLED
-        comparison = None
-        if verify and not interrupt():
-            comparison = _compare(llm, prompt, gbnf, tokens, interrupt)
-    if as_json:
-        print(json.dumps(_as_json(llm, "".join(parts), reason, stats, comparison), ensure_ascii=False))
-    elif not quiet:
-        print_stats(stats, reason, comparison)
-    if interrupt():
-        raise typer.Exit(130)
-
-
-def _compare(
-    llm: "Session", prompt: str, gbnf: str | None, tokens: list[int], should_stop: Callable[[], bool]
-) -> dict[str, Any] | None:
-    """Replay plainly; whether the texts are the same and, if not, where and how nearly they part."""
-    from dataclasses import asdict
-
-    request = llm.request(prompt, grammar=gbnf, settings={"speculation": {"mode": "off"}})
-    plain = [token for event in llm.generate(request, should_stop) for token in event.tokens]
-    if should_stop():
-        return None
-    divergence = llm.first_divergence(request.prompt, tokens, plain)
-    return {
-        "same": tokens == plain,
-        "first_divergence": asdict(divergence) if divergence else None,
-        "plain": llm.stats.as_dict(),
-    }
-
-
-def _as_json(
-    llm: "Session", text: str, reason: str, stats: Any, comparison: dict[str, Any] | None
-) -> dict[str, Any]:
-    answer = {
-        "text": text,
-        "finish_reason": reason,
-        "usage": {"prompt_tokens": stats.prompt_tokens, "completion_tokens": stats.predicted_tokens},
-        "settings": llm.settings(),
-        "models": llm.models(),
-        "stats": stats.as_dict(),
-    }
-    return answer if comparison is None else {**answer, "verify": comparison}
+        if compare and not llm.loaded.drafters:
+            raise UsageError("--compare has nothing to compare: nothing can be drafted here.", "Drop it.")
+        wanted = Wanted(verify, compare, explain, color, quiet, json_output)
+        if not answer(llm, text if raw else llm.render(text), gbnf, wanted):
+            raise typer.Exit(130)

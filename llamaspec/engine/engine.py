@@ -17,14 +17,17 @@ from typing import Protocol
 import numpy as np
 
 from llamaspec.closing import Closing
-from llamaspec.decode.ports import Backend, Draft, Drafter, DraftRequest, Feed, Grammar, Row
+from llamaspec.control.auto import AutoCourse, Knowledge
+from llamaspec.control.course import Course, FixedCourse, Situation
+from llamaspec.decode.ports import Backend, Draft, Drafter, DraftRequest, Feed, Grammar, Pace, Row, Stop
 from llamaspec.decode.sampling import Sampler
 from llamaspec.decode.sequence import Phase, Request, Sequence
 from llamaspec.decode.text import Piece, TextStream
-from llamaspec.decode.verify import verify
+from llamaspec.decode.verify import Verdict, verify
 from llamaspec.engine.scheduler import share_batch
 from llamaspec.errors import ClosedError, ContextError, LlamaspecError, UsageError
-from llamaspec.events import Event, FinishEvent, FinishReason, TextEvent
+from llamaspec.events import DraftedToken, Event, FinishEvent, FinishReason, RoundEvent, TextEvent
+from llamaspec.settings import SpeculationSettings
 from llamaspec.stats import Stats
 
 
@@ -46,16 +49,18 @@ class Engine(Closing):
     """Generates for up to `slots` requests at a time; further ones wait in order.
 
     Prompts are read `prompt_chunk` tokens at a time, which bounds how long a cancel and the others wait.
-    It is fixed: chunks of other sizes give logits that differ in rounding. `clock` gives seconds and is
-    read for statistics alone.
+    It is fixed: chunks of other sizes give logits that differ in rounding. `drafters` are told of every
+    sequence; which of them drafts in a round is up to the request's settings. What mode `auto` knows and
+    learns is in `knowledge`. `clock` gives seconds.
     """
 
     def __init__(
         self,
         main: Backend,
         vocabulary: Vocabulary,
-        drafter: Drafter | None = None,
+        drafters: Seq[Drafter] = (),
         *,
+        knowledge: Knowledge | None = None,
         slots: int = 1,
         prompt_chunk: int = 512,
         clock: Callable[[], float] = time.perf_counter,
@@ -63,7 +68,8 @@ class Engine(Closing):
     ) -> None:
         self._main = main
         self._vocabulary = vocabulary
-        self._drafter = drafter
+        self._drafters = {drafter.name: drafter for drafter in drafters}
+        self._knowledge = knowledge or Knowledge()
         self._clock = clock
         self._on_close = on_close
         self._free = list(range(slots))
@@ -72,6 +78,7 @@ class Engine(Closing):
         self._most_pending = min(main.batch_size, main.max_rows) // slots  # tokens of a slot beside others
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
+        self._courses: dict[int, Course] = {}  # of those that may draft
         self._ids = itertools.count()
         self._prompt_chunk = prompt_chunk
         self._closed = False
@@ -98,11 +105,14 @@ class Engine(Closing):
                 secrets.randbits(64) if sampling.seed < 0 else sampling.seed,
                 grammar=request.grammar,
                 banned=self._vocabulary.eog_tokens if sampling.ignore_eos else (),
+                repeatable=request.repeatable,
             ),
             tokens=list(prompt),
             text=TextStream(sampling.stop),
             submitted=self._clock(),
         )
+        if (course := self._course(request.speculation)) is not None:
+            self._courses[sequence.id] = course
         self._waiting.append(sequence)
         return sequence.id
 
@@ -194,8 +204,8 @@ class Engine(Closing):
             sequence = self._waiting.pop(0)
             sequence.slot = self._free.pop(0)
             sequence.phase = Phase.PREFILL
-            if self._drafter:
-                self._drafter.begin(sequence.slot)
+            for drafter in self._drafters.values():
+                drafter.begin(sequence.slot)
             self._running.append(sequence)
 
     def _round(self) -> list[Event]:
@@ -220,9 +230,7 @@ class Engine(Closing):
         events: list[Event] = []
         for sequence, draft, feed, row in zip(decoding, drafts, feeds, rows, strict=False):
             sequence.held += len(feed.tokens)
-            sequence.stats.rounds += 1
-            sequence.stats.draft_seconds += drafted - started
-            sequence.stats.verify_seconds += decoded - drafted
+            sequence.stats.record_round(drafted - started, decoded - drafted)
             events += self._judge(sequence, draft, row)
         for (sequence, share), row in zip(served, rows[len(decoding) :], strict=True):
             sequence.held += share
@@ -232,31 +240,69 @@ class Engine(Closing):
         return events
 
     def _draft(self, decoding: Seq[Sequence]) -> list[Draft]:
+        """A draft for each sequence: what is owed, else what its course makes of what the drafters offer."""
         drafts = {s.id: s.owed for s in decoding}
-        requests = {s.id: r for s in decoding if not s.owed.tokens and (r := self._draft_request(s))}
-        if self._drafter and requests:
-            drafts |= zip(requests, self._drafter.draft(list(requests.values())), strict=True)
+        asked: dict[str, list[tuple[Sequence, DraftRequest]]] = {}
         for sequence in decoding:
-            _cut_at_end(drafts[sequence.id], self._vocabulary.is_eog)
+            if sequence.owed.tokens:
+                continue  # its drafter is still who drafted that
+            sequence.drafter = ""
+            course = self._courses.get(sequence.id)
+            if course is None or (situation := self._situation(sequence)) is None:
+                continue
+            request = self._request(sequence, situation.limit, course.pace)
+            offers = {name: self._drafters[name].draft([request])[0] for name in course.free}
+            if (plan := course.choose(situation, offers)) is None:
+                nothing_offered = bool(offers) and not any(offer.width for offer in offers.values())
+                sequence.stats.undrafted[Stop.MATCH if nothing_offered else Stop.GAIN] += 1
+                continue
+            sequence.drafter = plan.drafter
+            if plan.draft is not None:
+                drafts[sequence.id] = plan.draft
+            elif plan.pace is not None:
+                request = self._request(sequence, situation.limit, plan.pace)
+                asked.setdefault(plan.drafter, []).append((sequence, request))
+        for name, pairs in asked.items():
+            answers = self._drafters[name].draft([request for _, request in pairs])
+            drafts |= {s.id: draft for (s, _), draft in zip(pairs, answers, strict=True)}
+        for sequence in decoding:
+            draft = drafts[sequence.id]
+            if draft.width:
+                self._courses[sequence.id].cut(draft)
+            _cut_at_end(draft, self._vocabulary.is_eog)
             if sequence.sampler.grammar is not None:
-                _cut_at_forbidden(drafts[sequence.id], sequence.sampler.grammar)
+                _cut_at_forbidden(draft, sequence.sampler.grammar)
         return [drafts[s.id] for s in decoding]
 
-    def _draft_request(self, sequence: Sequence) -> DraftRequest | None:
+    def _situation(self, sequence: Sequence) -> Situation | None:
         """None where there is nothing to gain: the last token of a budget needs no draft."""
-        settings = sequence.request.speculation
         running = len(self._running)  # whoever reads a prompt needs a token and a row of the batch too
+        remaining = sequence.budget(self._main.context_size)
         limit = min(
-            settings.draft_max if settings.mode != "off" else 0,
-            sequence.budget(self._main.context_size) - 1,
+            sequence.request.speculation.ceiling,
+            remaining - 1,
             self._main.max_rows // running - 1,
             self._main.batch_size // running - (len(sequence.tokens) - sequence.held),
         )
-        if limit < max(1, settings.draft_min):
+        if limit < 1:
             return None
-        return DraftRequest(
-            sequence.slot, sequence.tokens, limit, settings.draft_min, settings.p_min, sequence.sampler
-        )
+        length = len(sequence.tokens)
+        unread = {name: d.unread(sequence.slot, length) for name, d in self._drafters.items() if not d.free}
+        return Situation(limit, sequence.held, remaining, running - 1, unread)
+
+    @staticmethod
+    def _request(sequence: Sequence, limit: int, pace: Pace) -> DraftRequest:
+        return DraftRequest(sequence.slot, sequence.tokens, limit, pace, sequence.sampler)
+
+    def _course(self, settings: SpeculationSettings) -> Course | None:
+        names = [name for name in settings.drafters or self._drafters if name in self._drafters]
+        free = [name for name in names if self._drafters[name].free]
+        if settings.mode == "off" or not names:
+            return None
+        if settings.mode == "fixed":
+            first = names if settings.drafters else names[:1]
+            return FixedCourse(first, free, settings.draft_min, settings.p_min)
+        return AutoCourse(self._knowledge, free, [name for name in names if name not in free])
 
     @staticmethod
     def _feed(sequence: Sequence, draft: Draft) -> Feed:
@@ -308,11 +354,15 @@ class Engine(Closing):
             sequence.held = self._main.truncate(sequence.slot, right)
             if len(sequence.tokens) - sequence.held > self._most_pending:
                 sequence.phase = Phase.PREFILL  # the past could not be cut there: most of it is read again
-        if self._drafter:
-            self._drafter.settle(sequence.slot, sequence.tokens)
+        for drafter in self._drafters.values():
+            drafter.settle(sequence.slot, sequence.tokens)
+        if course := self._courses.get(sequence.id):
+            course.learn(draft, verdict.tokens, sequence.stats.last_draft_seconds)
         if emitted:
             self._count(sequence, draft, min(verdict.accepted, emitted), emitted)
         events: list[Event] = [self._text_event(sequence, piece) for piece in pieces]
+        if sequence.request.explain:
+            events.append(_round_event(sequence, draft, verdict))
         if sequence.finish is not None:
             events += self._finish(sequence, sequence.finish)
         return events
@@ -322,10 +372,19 @@ class Engine(Closing):
         stats = sequence.stats
         if stats.time_to_first_token is None:
             stats.time_to_first_token = now - sequence.submitted
-        stats.record_draft(draft.width, accepted)
+        sources = [evidence.source for evidence in draft.evidence[: draft.width]]
+        stats.record_draft(sequence.drafter, sources, accepted)
+        if draft.stopped is not None and sequence.drafter:
+            stats.stops[draft.stopped] += 1
+        if plain := self._plain_seconds(sequence):
+            stats.plain_seconds += emitted * plain
         stats.record_tokens(emitted, now - sequence.last_emitted)
         stats.predicted_seconds = now - sequence.prompt_done
         sequence.last_emitted = now
+
+    def _plain_seconds(self, sequence: Sequence) -> float:
+        """What a plain token would have taken at this moment, as far as it is known."""
+        return self._knowledge.prices.main.plain_seconds(sequence.held)
 
     @staticmethod
     def _text_event(sequence: Sequence, piece: Piece) -> TextEvent:
@@ -341,19 +400,33 @@ class Engine(Closing):
         else:
             self._running.remove(sequence)
             self._main.truncate(sequence.slot, 0)
-            if self._drafter:
-                self._drafter.end(sequence.slot)
+            for drafter in self._drafters.values():
+                drafter.end(sequence.slot)
             self._free.append(sequence.slot)
+        self._courses.pop(sequence.id, None)
         sequence.phase = Phase.DONE
         sequence.finish = reason
         return [*events, FinishEvent(sequence.id, reason, error)]
+
+
+def _round_event(sequence: Sequence, draft: Draft, verdict: Verdict) -> RoundEvent:
+    drafted = zip(draft.tokens, draft.evidence, strict=True)
+    return RoundEvent(
+        sequence.id,
+        sequence.drafter,
+        tuple(DraftedToken(token, evidence.source, evidence.guess) for token, evidence in drafted),
+        draft.width,
+        verdict.accepted,
+        tuple(verdict.tokens),
+        draft.stopped,
+    )
 
 
 def _cut_at_end(draft: Draft, is_eog: Callable[[int], bool]) -> None:
     """Nothing is emitted behind an end of generation, which itself needs a row but not the main model."""
     for position, token in enumerate(draft.tokens[: draft.width]):
         if is_eog(token):
-            draft.cut(position)
+            draft.cut(position, Stop.END)
             return
 
 
@@ -362,6 +435,6 @@ def _cut_at_forbidden(draft: Draft, grammar: Grammar) -> None:
     ahead = grammar.copy()
     for position, token in enumerate(draft.tokens[: draft.width]):
         if not ahead.allowed(np.array([token]))[0]:
-            draft.cut(position)
+            draft.cut(position, Stop.GRAMMAR)
             return
         ahead.accept(token)

@@ -68,6 +68,11 @@ class Footprint:
         blocks = sum(self.layer_bytes[:kept]) + sum(self.kv_bytes[:kept])
         return self.input_bytes + self.compute_bytes + blocks + (output if layers == 0 else 0)
 
+    def beside(self, layers: int) -> int:
+        """Bytes of host memory of another context over the same weights."""
+        kept = self.count - layers
+        return self.compute_bytes + sum(self.kv_bytes[:kept]) + (self.logits_bytes if layers == 0 else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -1,14 +1,24 @@
 """From two files and settings to a wired engine: check the headers, fit the devices, load, connect."""
 
 import logging
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llamaspec.control.auto import Knowledge
+from llamaspec.decode.drafters.cascade import FAR_AHEAD, CascadeDrafter
+from llamaspec.decode.drafters.corpus import CorpusDrafter
 from llamaspec.decode.drafters.model import ModelDrafter
+from llamaspec.decode.drafters.ngram import NgramDrafter
+from llamaspec.decode.ports import Drafter
 from llamaspec.engine import fit
+from llamaspec.engine.calibrate import calibrate
+from llamaspec.engine.corpus import load_corpus
 from llamaspec.engine.engine import Engine
+from llamaspec.engine.metered import Metered
 from llamaspec.errors import PairMismatchError, UsageError
 from llamaspec.gguf.checks import check_model
 from llamaspec.gguf.facts import ModelFacts, describe
@@ -18,7 +28,7 @@ from llamaspec.gguf.shards import read_model
 from llamaspec.native import api, devices
 from llamaspec.native.context import Context, ContextOptions
 from llamaspec.native.model import Model
-from llamaspec.settings import RuntimeSettings
+from llamaspec.settings import RuntimeSettings, SpeculationSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +40,12 @@ Mismatch = Literal["stop", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An engine with the models behind it. `chosen` are the runtime settings that `auto` and 0 stood for."""
+    """An engine with the models behind it, and what it knows of their prices and acceptances.
+
+    `chosen` are the runtime settings that `auto` and 0 stood for, `drafters` the names of those there are.
+    `open_plain` makes another engine over the same weights, with a cache of its own and nothing that drafts;
+    it is to be closed before this one. Raises OutOfMemoryError.
+    """
 
     engine: Engine
     main: Model
@@ -38,6 +53,9 @@ class Loaded:
     main_facts: ModelFacts
     draft_facts: ModelFacts | None
     chosen: dict[str, Any]
+    drafters: tuple[str, ...]
+    knowledge: Knowledge
+    open_plain: Callable[[], Engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +71,17 @@ def load_pair(
     main_path: Path,
     draft_path: Path | None,
     runtime: RuntimeSettings,
+    speculation: SpeculationSettings,
     *,
-    draft_max: int,
     draft_mismatch: Mismatch = "stop",
+    recall: Callable[[Mapping[str, Any]], Knowledge] = lambda chosen: Knowledge(),
+    corpus_cache: Path | None = None,
     slots: int = 1,
 ) -> Loaded:
     """Load a main model and, unless there is none, its draft model.
+
+    `recall` is asked what is known of this pair under the settings that were chosen; what mode `auto` needs
+    to know and nobody knows yet is measured. `corpus_cache` is a folder for what is made of a corpus.
 
     Both headers are checked before llama.cpp sees the files. Raises ModelFileError, PairMismatchError
     (unless `draft_mismatch` is "plain": then it is told and the draft left out), OutOfMemoryError,
@@ -80,7 +103,7 @@ def load_pair(
     if draft is not None and draft.context < main.context:
         log.warning("Nothing is drafted beyond the draft model's context of %d tokens.", draft.context)
     api.start()
-    rows = slots * (draft_max + 1)
+    rows = slots * (speculation.ceiling + 1)
     usable = devices.select(runtime.device, devices.list_devices())
     _tell_of_devices(runtime, usable)
     footprints = [_footprint(part, runtime, slots, rows) for part in (main, draft) if part is not None]
@@ -102,6 +125,7 @@ def load_pair(
     with ExitStack() as opened:
         contexts: list[Context] = []
         models: list[Model] = []
+        made_with: list[ContextOptions] = []
         for part, count, split in zip(
             (main, draft), layers, (plan.main_split, plan.draft_split), strict=True
         ):
@@ -120,8 +144,8 @@ def load_pair(
                 sequences=slots,
                 batch_size=min(runtime.batch_size, part.context * slots),
                 ubatch_size=runtime.ubatch_size,
-                max_rows=rows if part is main else slots,
-                rollback=draft_max if part is main and draft is not None else 0,
+                max_rows=rows if part is main else slots * (FAR_AHEAD + 1),
+                rollback=speculation.ceiling if part is main else 0,
                 threads=threads,
                 threads_batch=threads_batch,
                 flash_attn=runtime.flash_attn,
@@ -129,31 +153,81 @@ def load_pair(
                 cache_type_v=runtime.cache_type_v,
             )
             models.append(model)
+            made_with.append(options)
             contexts.append(opened.enter_context(Context(model, options)))
-        drafter = (
-            ModelDrafter(contexts[1], models[0].vocab_size, models[1].eos or 0, chunk)
-            if draft is not None
-            else None
-        )
+        chosen = {
+            "ctx_size": main.context,
+            "ctx_size_draft": draft.context if draft else None,
+            "gpu_layers": plan.main_layers,
+            "gpu_layers_draft": plan.draft_layers if draft else None,
+            "devices": [device.name for device in usable if any(layers)],
+            "threads": threads,
+            "threads_batch": threads_batch,
+        }
+        knowledge = recall(chosen)
+        drafters = _drafters(speculation, contexts, models, knowledge, corpus_cache, chunk)
+        if speculation.mode == "auto" and drafters:
+            calibrate(knowledge.prices, contexts[0], contexts[1] if draft else None, speculation.ceiling)
         engine = Engine(
-            contexts[0],
+            Metered(contexts[0], all_rows=knowledge.prices.main),
             models[0],
-            drafter,
+            drafters,
+            knowledge=knowledge,
             slots=slots,
             prompt_chunk=chunk,
             on_close=opened.pop_all().close,
         )
-    chosen = {
-        "ctx_size": main.context,
-        "ctx_size_draft": draft.context if draft else None,
-        "gpu_layers": plan.main_layers,
-        "gpu_layers_draft": plan.draft_layers if draft else None,
-        "devices": [device.name for device in usable if any(layers)],
-        "threads": threads,
-        "threads_batch": threads_batch,
-    }
+
+    def open_plain() -> Engine:
+        fit.check_host_memory({"plain": footprints[0].beside(layers[0])}, devices.available_memory())
+        context = Context(models[0], replace(made_with[0], sequences=1, max_rows=1, rollback=0))
+        return Engine(context, models[0], prompt_chunk=chunk, on_close=context.close)
+
+    draft_facts = draft.facts if draft else None
+    names = tuple(drafter.name for drafter in drafters)
     draft_model = models[1] if draft is not None else None
-    return Loaded(engine, models[0], draft_model, main.facts, draft.facts if draft else None, chosen)
+    return Loaded(
+        engine, models[0], draft_model, main.facts, draft_facts, chosen, names, knowledge, open_plain
+    )
+
+
+def _drafters(
+    speculation: SpeculationSettings,
+    contexts: list[Context],
+    models: list[Model],
+    knowledge: Knowledge,
+    corpus_cache: Path | None,
+    chunk: int,
+) -> list[Drafter]:
+    """All that can be had: the draft model's first, which `fixed` takes unless others are named."""
+    main, *draft = contexts
+    if speculation.ceiling == 0:
+        return []
+    if speculation.mode == "auto" and not main.can_roll_back(speculation.ceiling):
+        log.warning("This model's state can't be taken back after a rejected draft: nothing is drafted.")
+        return []
+    drafters: list[Drafter] = []
+    ngram = NgramDrafter()
+    if draft:
+        metered = Metered(draft[0], all_rows=knowledge.prices.check, each=knowledge.prices.draft)
+        model = ModelDrafter(metered, models[0].vocab_size, models[1].eos or 0, chunk)
+        drafters += [model, CascadeDrafter(model, ngram)]
+    drafters.append(ngram)
+    if speculation.corpus is not None:
+        index = load_corpus(
+            Path(speculation.corpus).expanduser(),
+            lambda text: models[0].tokenize(text, special=False),
+            corpus_cache or Path(tempfile.gettempdir()),
+            _identity(models[0].path),
+        )
+        drafters.append(CorpusDrafter(index))
+    return drafters
+
+
+def _identity(path: Path) -> str:
+    """What tells a file from another, or an older, one."""
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read(path: Path, context: int, main_context: int) -> _Part:

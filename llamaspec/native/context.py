@@ -112,6 +112,10 @@ class Context(Closing):
         _ = self._model.pointer
         return self._pointer
 
+    def can_roll_back(self, tokens: int) -> bool:
+        """Whether so many tokens can be taken back without evaluating others again."""
+        return self._model.keeps_all_positions or self._rollback >= tokens
+
     def decode(self, feeds: Sequence[Feed]) -> list[Row]:
         pointer = self.pointer
         total = sum(len(feed.tokens) for feed in feeds)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from llamaspec.errors import ProfileError, ProfileNotFoundError
 from llamaspec.hub.sources import HubMirror
 from llamaspec.profiles.document import MAX_BYTES, printable, shown
-from llamaspec.profiles.profile import NAME, Profile, parse_profile
+from llamaspec.profiles.profile import NAME, Profile, overlay, parse_profile
 
 DEFAULT_PROFILE = "qwen2.5-coder-1.5b"
 
@@ -105,8 +105,7 @@ def find(reference: str) -> Found:
     if "://" in reference:
         from llamaspec.profiles.remote import fetch_url
 
-        raw, origin = fetch_url(reference)
-        return Found(parse_profile(raw, origin), origin)
+        return _from_elsewhere(*fetch_url(reference))
     if _looks_like_path(reference) and (path := _existing(reference)):
         return Found(load_profile(path), str(path))
     for entry in list_entries():
@@ -115,13 +114,12 @@ def find(reference: str) -> Found:
     if hub_file := _hub_file(reference):
         from llamaspec.profiles.remote import fetch_from_hub
 
-        raw, origin = fetch_from_hub(hub_file)
-        return Found(parse_profile(raw, origin), origin)
+        return _from_elsewhere(*fetch_from_hub(hub_file))
     raise _not_found(reference)
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile from a local file.
+    """Read a profile from a local file. A corpus is named relative to that.
 
     Raises:
         ProfileNotFoundError: no such file. ProfileError: it can't be read, or is not valid.
@@ -136,7 +134,23 @@ def load_profile(path: Path) -> Profile:
         raise ProfileNotFoundError(f"{origin}: no such file") from None
     except OSError as error:
         raise ProfileError(f"{origin}: can't be read: {error.strerror}") from error
-    return parse_profile(raw, origin)
+    profile = parse_profile(raw, origin)
+    corpus = profile.speculation.corpus
+    if corpus is None or corpus.startswith("~"):
+        return profile
+    place = os.fspath(path.absolute().parent / corpus)
+    return overlay(profile, {"speculation": {"corpus": place}})
+
+
+def _from_elsewhere(raw: bytes, origin: str) -> Found:
+    """Raises ProfileError for what someone else must not decide: which of this machine's files are read."""
+    profile = parse_profile(raw, origin)
+    if profile.speculation.corpus is not None:
+        raise ProfileError(
+            f"{origin}: speculation.corpus: a profile from elsewhere can't name files of this machine",
+            "Save the profile as a file of yours, or name the corpus with --corpus.",
+        )
+    return Found(profile, origin)
 
 
 def _looks_like_path(reference: str) -> bool:

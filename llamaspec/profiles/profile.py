@@ -17,6 +17,7 @@ from llamaspec.settings import (
     SamplingSettings,
     Settings,
     SpeculationSettings,
+    with_mode,
 )
 
 NAME = re.compile(r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$")
@@ -76,7 +77,8 @@ def overlay(profile: Profile, overrides: Mapping[str, Mapping[str, object]]) -> 
     """
     data = profile.model_dump(by_alias=True)
     for section, values in overrides.items():
-        data[section] = {**(data.get(section) or {}), **values}
+        meant = with_mode(values) if section == "speculation" else values
+        data[section] = {**(data.get(section) or {}), **meant}
     try:
         return Profile.model_validate(data)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaspec.decode.ports import Distribution, Draft, DraftRequest, Feed, Row
+from llamaspec.decode.ports import Draft, DraftRequest, Evidence, Feed, Row
 from llamaspec.errors import GrammarError
 
 _IDS = 64  # logits are drawn for so many ids and cut to the vocabulary: sizes differ, shared ids agree
@@ -134,15 +134,26 @@ class FakeVocabulary:
 class ScriptedDrafter:
     """Drafts `script(text)`, cut to the limit, without chance; holds the engine to a drafter's contract."""
 
-    name = "script"
-
-    def __init__(self, script: Callable[[Sequence[int]], Sequence[int]]) -> None:
+    def __init__(
+        self,
+        script: Callable[[Sequence[int]], Sequence[int]],
+        *,
+        name: str = "script",
+        free: bool = False,
+        guess: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.free = free
+        self._evidence = Evidence(name, guess)
         self._script = script
         self.texts: dict[int, list[int]] = {}
 
     def begin(self, sequence: int) -> None:
         assert sequence not in self.texts
         self.texts[sequence] = []
+
+    def unread(self, sequence: int, length: int) -> int:
+        return 0 if self.free else length - len(self.texts[sequence]) + 1
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         assert requests
@@ -158,11 +169,13 @@ class ScriptedDrafter:
         del self.texts[sequence]
 
     def _one(self, request: DraftRequest) -> Draft:
-        assert request.limit >= max(1, request.min_tokens)
+        assert request.limit >= 1
         assert self.texts[request.sequence] == list(request.tokens)
-        tokens = list(self._script(request.tokens))[: request.limit]
-        proposals: list[Distribution | None] = [None] * len(tokens)
-        return Draft(tokens, proposals, len(tokens))
+        draft = Draft()
+        for token in list(self._script(request.tokens))[: request.limit]:
+            if request.pace.admits(self._evidence):
+                draft.add(token, None, self._evidence)
+        return draft
 
 
 class Alternating:

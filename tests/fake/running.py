@@ -17,6 +17,7 @@ from llamaspec.stats import Stats
 
 PROMPT = (3, 1, 4, 1, 5)
 PLAIN = SpeculationSettings(mode="off")
+FIXED = SpeculationSettings(mode="fixed")
 GREEDY = SamplingSettings(temperature=0.0, n_predict=40)
 RARE_END = {0: -2.0}  # token 0 ends a generation: without this, one in twelve does
 
@@ -33,10 +34,10 @@ class CheckedEngine(Engine):
             if self._main._rollback == "any" and sequence.phase is Phase.DECODING:
                 assert sequence.held == len(sequence.tokens) - 1
             slots.add(sequence.slot)
-            if isinstance(self._drafter, ModelDrafter):
-                backend = self._drafter._backend
+            if isinstance(drafter := self._drafters.get("model"), ModelDrafter):
+                backend = drafter._backend
                 drafted = backend.held.get(sequence.slot, [])
-                assert len(drafted) == self._drafter._held[sequence.slot] <= len(sequence.tokens) - 1
+                assert len(drafted) == drafter._held[sequence.slot] <= len(sequence.tokens) - 1
                 known = [t if t < backend.vocab_size else 0 for t in sequence.tokens[: len(drafted)]]
                 assert drafted == known
         assert slots.isdisjoint(self._free)
@@ -76,7 +77,7 @@ def run(
     stats: Stats | None = None,
 ) -> Outcome:
     main = main or FakeBackend(bias=RARE_END)
-    engine = CheckedEngine(main, vocabulary or FakeVocabulary(main.vocab_size), drafter)
+    engine = CheckedEngine(main, vocabulary or FakeVocabulary(main.vocab_size), [drafter] if drafter else ())
     outcome = Outcome.of(engine.generate(request, stats))
     assert not engine.busy
     assert not any(main.held.values())

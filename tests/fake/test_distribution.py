@@ -11,8 +11,8 @@ import pytest
 from branching import Oracle, branching_sampler, enumerate_outcomes
 
 from fake.backend import Alternating, FakeBackend, FakeVocabulary
-from llamaspec.decode.drafters.model import ModelDrafter
-from llamaspec.decode.ports import Draft, Drafter, DraftRequest, Row
+from llamaspec.decode.drafters.model import Guess, ModelDrafter, no_guess
+from llamaspec.decode.ports import Draft, Drafter, DraftRequest, Row, Stop
 from llamaspec.decode.sequence import Request
 from llamaspec.engine import engine as engine_module
 from llamaspec.engine.engine import Engine
@@ -57,7 +57,7 @@ def texts(
         engine = Engine(
             FirstTokenKnown(VOCAB, scale=1.2),
             FakeVocabulary(VOCAB, eog=(0,)),
-            drafter() if drafter else None,
+            [drafter()] if drafter else (),
         )
         request = Request(PROMPT, sampling, speculation, Alternating() if grammar else None)
         text: list[int] = []
@@ -142,42 +142,40 @@ def test_under_a_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert distance(texts(monkeypatch, draft_model(), speculation, grammar=True), plain) < 1e-9
 
 
-class DropsBehindTheCut(ModelDrafter):
-    """A short draft is thrown away with all that was drawn."""
+class DropsShortDrafts(ModelDrafter):
+    """A draft of one token is thrown away, in place of being cut."""
 
-    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        drafts = super().draft(requests)
+    def draft(self, requests: Sequence[DraftRequest], guess: Guess = no_guess) -> list[Draft]:
+        return [d if len(d.tokens) > 1 else Draft() for d in super().draft(requests, guess)]
+
+
+class KeepsOneOfShortDrafts(ModelDrafter):
+    """Of a draft of two tokens only the first is judged; the other is forgotten and drawn anew."""
+
+    def draft(self, requests: Sequence[DraftRequest], guess: Guess = no_guess) -> list[Draft]:
+        drafts = super().draft(requests, guess)
         for draft in drafts:
-            del draft.tokens[draft.width :]
-        return drafts
-
-
-class KeepsOneBehindTheCut(ModelDrafter):
-    """Of a short draft only the first token is judged; the others are forgotten and drawn anew."""
-
-    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        drafts = super().draft(requests)
-        for draft in drafts:
-            del draft.tokens[draft.width + 1 :]
+            if len(draft.tokens) < 3:
+                del draft.tokens[1:]
         return drafts
 
 
 class DropsTheRarest(ModelDrafter):
     """What is drawn against the odds is not handed in."""
 
-    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        drafts = super().draft(requests)
+    def draft(self, requests: Sequence[DraftRequest], guess: Guess = no_guess) -> list[Draft]:
+        drafts = super().draft(requests, guess)
         for draft in drafts:
             for place, (token, proposal) in enumerate(zip(draft.tokens, draft.proposals, strict=True)):
                 if proposal is not None and token != proposal.ids[0]:
                     del draft.tokens[place:]
-                    draft.cut(place)
+                    draft.cut(place, Stop.P_MIN)
                     break
         return drafts
 
 
 @pytest.mark.parametrize(
-    ("biased", "draft_min"), [(DropsBehindTheCut, 2), (KeepsOneBehindTheCut, 3), (DropsTheRarest, 0)]
+    ("biased", "draft_min"), [(DropsShortDrafts, 2), (KeepsOneOfShortDrafts, 3), (DropsTheRarest, 0)]
 )
 def test_a_biased_drafter_would_be_noticed(
     monkeypatch: pytest.MonkeyPatch, biased: type[ModelDrafter], draft_min: int

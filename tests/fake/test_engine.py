@@ -5,7 +5,7 @@ from itertools import cycle, islice
 import pytest
 
 from fake.backend import Alternating, FakeBackend, FakeVocabulary, ScriptedDrafter
-from fake.running import GREEDY, PLAIN, PROMPT, RARE_END, Outcome, drafters, follows, plain, run
+from fake.running import FIXED, GREEDY, PLAIN, PROMPT, RARE_END, Outcome, drafters, follows, plain, run
 from llamaspec.decode.drafters.model import ModelDrafter
 from llamaspec.decode.sequence import Request
 from llamaspec.events import FinishReason
@@ -52,7 +52,7 @@ def test_an_end_of_generation_stops_wherever_it_comes(seed: int) -> None:
     sampling = GREEDY.model_copy(update={"n_predict": 200})
     expected = plain(sampling, seed=seed, bias=None)
     drafter = ModelDrafter(FakeBackend(seed=seed), 12)
-    got = run(Request(PROMPT, sampling), drafter, FakeBackend(seed=seed))
+    got = run(Request(PROMPT, sampling, FIXED), drafter, FakeBackend(seed=seed))
     assert got == expected
     assert got.reason is FinishReason.STOP
     assert 0 not in got.tokens
@@ -88,7 +88,7 @@ def test_a_stop_string_ends_at_every_place_of_a_draft(place: int, width: int) ->
     stop = text[place : place + width]
     sampling = GREEDY.model_copy(update={"stop": (stop, "never seen")})
     for name in ("right", "every third wrong", "near model"):
-        got = run(Request(PROMPT, sampling), drafters()[name]())
+        got = run(Request(PROMPT, sampling, FIXED), drafters()[name]())
         assert got == plain(sampling)
         assert got.text == text[: text.index(stop)]
         assert got.reason is FinishReason.STOP
@@ -97,7 +97,7 @@ def test_a_stop_string_ends_at_every_place_of_a_draft(place: int, width: int) ->
 def test_a_beginning_of_a_stop_string_is_shown_in_the_end() -> None:
     expected = plain()
     sampling = GREEDY.model_copy(update={"stop": (expected.text[-2:] + "no more of it",)})
-    assert run(Request(PROMPT, sampling), drafters()["right"]()) == expected
+    assert run(Request(PROMPT, sampling, FIXED), drafters()["right"]()) == expected
 
 
 def test_characters_that_span_tokens_come_out_whole() -> None:
@@ -106,7 +106,7 @@ def test_characters_that_span_tokens_come_out_whole() -> None:
     expected = run(Request(PROMPT, GREEDY, PLAIN), vocabulary=vocabulary)
     whole = b"".join(pieces[token] for token in expected.tokens).decode("utf-8", "replace")
     assert expected.text == whole
-    got = run(Request(PROMPT, GREEDY), drafters()["every third wrong"](), vocabulary=vocabulary)
+    got = run(Request(PROMPT, GREEDY, FIXED), drafters()["every third wrong"](), vocabulary=vocabulary)
     assert got == expected
 
 
@@ -142,7 +142,7 @@ def test_other_seeds_give_other_texts_and_no_seed_gives_a_new_one() -> None:
 def test_penalties_and_bans_act_the_same_inside_drafts(changes: dict[str, object], name: str) -> None:
     sampling = GREEDY.model_copy(update=changes)
     expected = plain(sampling)
-    assert run(Request(PROMPT, sampling), drafters()[name]()) == expected
+    assert run(Request(PROMPT, sampling, FIXED), drafters()[name]()) == expected
     if "ignore_eos" in changes:
         assert expected.reason is FinishReason.LENGTH
 
@@ -151,7 +151,7 @@ def test_penalties_and_bans_act_the_same_inside_drafts(changes: dict[str, object
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_grammar_holds_inside_drafts(name: str, temperature: float) -> None:
     sampling = GREEDY.model_copy(update={"temperature": temperature, "seed": 5})
-    got = run(Request(PROMPT, sampling, grammar=Alternating()), drafters()[name]())
+    got = run(Request(PROMPT, sampling, FIXED, grammar=Alternating()), drafters()[name]())
     assert [token % 2 for token in got.tokens] == list(islice(cycle([1, 0]), len(got.tokens)))
     if temperature == 0.0:
         assert got == run(Request(PROMPT, sampling, PLAIN, Alternating()))
@@ -160,7 +160,7 @@ def test_a_grammar_holds_inside_drafts(name: str, temperature: float) -> None:
 def test_drafts_that_the_grammar_forbids_never_reach_the_main_model() -> None:
     main = FakeBackend(bias=RARE_END)
     drafter = ScriptedDrafter(lambda tokens: [6, 8, 10, 2])
-    run(Request(PROMPT, GREEDY, grammar=Alternating()), drafter, main)
+    run(Request(PROMPT, GREEDY, FIXED, grammar=Alternating()), drafter, main)
     assert main.widest <= max(len(PROMPT), 2)
 
 

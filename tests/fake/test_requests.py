@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from fake.backend import Alternating, FakeBackend, FakeVocabulary
-from fake.running import GREEDY, PROMPT, RARE_END, CheckedEngine, Outcome, drafters, follows, plain, run
+from fake.running import (
+    FIXED,
+    GREEDY,
+    PROMPT,
+    RARE_END,
+    CheckedEngine,
+    Outcome,
+    drafters,
+    follows,
+    plain,
+    run,
+)
 from llamaspec.decode.drafters.model import ModelDrafter
 from llamaspec.decode.ports import Row
 from llamaspec.decode.sequence import Request
@@ -47,7 +58,7 @@ def test_many_at_once_give_what_each_gives_alone(
     main = FakeBackend(bias=RARE_END, rollback=rollback, **sizes)
     draft = ModelDrafter(FakeBackend(bias=RARE_END, noise=0.5, rollback=rollback, **sizes), 12)
     drafter = draft if name == "near model" else drafters()[name]()
-    engine = CheckedEngine(main, FakeVocabulary(), drafter, slots=slots)
+    engine = CheckedEngine(main, FakeVocabulary(), [drafter], slots=slots)
     speculation = SpeculationSettings(draft_max=8, p_min=0.2)
     requests = {engine.submit(Request(prompt, GREEDY, speculation)): prompt for prompt in PROMPTS}
     outcomes = drain(engine)
@@ -68,7 +79,7 @@ def test_batches_narrower_than_the_prompt(batch_size: int, rollback: str) -> Non
 def test_a_prompt_is_read_on_while_another_drafts_as_much_as_it_can() -> None:
     text = [*PROMPT, *plain().tokens]
     main = FakeBackend(bias=RARE_END, batch_size=8, max_rows=8)
-    engine = CheckedEngine(main, FakeVocabulary(), follows(text), slots=2)
+    engine = CheckedEngine(main, FakeVocabulary(), [follows(text)], slots=2)
     speculation = SpeculationSettings(draft_max=64, p_min=0.0)
     first = engine.submit(Request(PROMPT, GREEDY, speculation))
     engine.step()
@@ -79,9 +90,9 @@ def test_a_prompt_is_read_on_while_another_drafts_as_much_as_it_can() -> None:
 
 def test_a_cancelled_request_ends_once_in_every_phase() -> None:
     engine = CheckedEngine(
-        FakeBackend(bias=RARE_END, batch_size=3), FakeVocabulary(), drafters()["near model"](), slots=2
+        FakeBackend(bias=RARE_END, batch_size=3), FakeVocabulary(), [drafters()["near model"]()], slots=2
     )
-    requests = [engine.submit(Request(PROMPT, GREEDY)) for _ in range(5)]
+    requests = [engine.submit(Request(PROMPT, GREEDY, FIXED)) for _ in range(5)]
     for steps, request in enumerate(requests):
         events = [event for _ in range(steps) for event in engine.step()]
         assert not any(isinstance(event, FinishEvent) for event in events)
@@ -90,19 +101,19 @@ def test_a_cancelled_request_ends_once_in_every_phase() -> None:
         assert engine.cancel(request) == []
     assert not engine.busy
     assert engine.cancel(12345) == []
-    survivor = engine.submit(Request(PROMPT, GREEDY))
+    survivor = engine.submit(Request(PROMPT, GREEDY, FIXED))
     assert drain(engine)[survivor] == plain()
 
 
 def test_a_generator_closed_early_frees_its_slot() -> None:
-    engine = CheckedEngine(FakeBackend(bias=RARE_END), FakeVocabulary(), drafters()["near model"]())
+    engine = CheckedEngine(FakeBackend(bias=RARE_END), FakeVocabulary(), [drafters()["near model"]()])
     for count in range(6):
-        events = engine.generate(Request(PROMPT, GREEDY))
+        events = engine.generate(Request(PROMPT, GREEDY, FIXED))
         for _ in range(count):
             next(events)
         events.close()
         assert not engine.busy
-    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY))) == plain()
+    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY, FIXED))) == plain()
 
 
 @pytest.mark.parametrize("where", ["main", "draft"])
@@ -114,8 +125,8 @@ def test_an_error_of_a_model_ends_everyone_running_once(
     failures = {number: error}
     main = FakeBackend(bias=RARE_END, failures=failures if where == "main" else None)
     draft = FakeBackend(noise=0.5, failures=failures if where == "draft" else None)
-    engine = CheckedEngine(main, FakeVocabulary(), ModelDrafter(draft, 12), slots=2)
-    requests = [engine.submit(Request(prompt, GREEDY)) for prompt in PROMPTS[:3]]
+    engine = CheckedEngine(main, FakeVocabulary(), [ModelDrafter(draft, 12)], slots=2)
+    requests = [engine.submit(Request(prompt, GREEDY, FIXED)) for prompt in PROMPTS[:3]]
     outcomes = drain(engine)
     assert [outcomes[request].reason for request in requests] == [
         FinishReason.ERROR,
@@ -132,17 +143,19 @@ def test_generate_raises_what_ended_it() -> None:
     error = DecodeError("broken")
     engine = CheckedEngine(FakeBackend(bias=RARE_END, failures={4: error}), FakeVocabulary())
     with pytest.raises(DecodeError) as caught:
-        list(engine.generate(Request(PROMPT, GREEDY)))
+        list(engine.generate(Request(PROMPT, GREEDY, FIXED)))
     assert caught.value is error
     assert not engine.busy
-    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY))) == plain()
+    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY, FIXED))) == plain()
 
 
 @pytest.mark.parametrize("last", range(5))
 def test_a_grammar_that_allows_nothing_ends_its_own_request_alone(last: int) -> None:
-    engine = CheckedEngine(FakeBackend(bias=RARE_END), FakeVocabulary(), drafters()["near model"](), slots=2)
-    stuck = engine.submit(Request(PROMPT, GREEDY, grammar=Alternating(last=last)))
-    free = engine.submit(Request(PROMPT, GREEDY))
+    engine = CheckedEngine(
+        FakeBackend(bias=RARE_END), FakeVocabulary(), [drafters()["near model"]()], slots=2
+    )
+    stuck = engine.submit(Request(PROMPT, GREEDY, FIXED, grammar=Alternating(last=last)))
+    free = engine.submit(Request(PROMPT, GREEDY, FIXED))
     outcomes = drain(engine)
     assert isinstance(outcomes[stuck].error, GrammarError)
     assert len(outcomes[stuck].tokens) <= last
@@ -154,7 +167,7 @@ def test_closing_ends_every_request_once() -> None:
     engine = CheckedEngine(
         FakeBackend(bias=RARE_END), FakeVocabulary(), slots=2, on_close=lambda: closed.append(True)
     )
-    requests = [engine.submit(Request(prompt, GREEDY)) for prompt in PROMPTS[:4]]
+    requests = [engine.submit(Request(prompt, GREEDY, FIXED)) for prompt in PROMPTS[:4]]
     early = [event for _ in range(3) for event in engine.step()]
     assert not any(isinstance(event, FinishEvent) for event in early)
     ends = Counter(event for event in engine.close() if isinstance(event, FinishEvent))
@@ -182,7 +195,7 @@ def test_logits_of_a_text_leave_nothing_behind(batch_size: int) -> None:
     main = FakeBackend(bias=RARE_END, batch_size=batch_size)
     engine = CheckedEngine(main, FakeVocabulary())
     row = engine.logits(PROMPTS[2])
-    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY))) == plain()
+    assert Outcome.of(engine.generate(Request(PROMPT, GREEDY, FIXED))) == plain()
     np.testing.assert_array_equal(row, main.logits(PROMPTS[2]))
     engine.submit(Request(PROMPT))
     with pytest.raises(UsageError):
@@ -205,10 +218,10 @@ def test_a_main_model_without_numbers_is_an_error_of_the_request() -> None:
 
 @pytest.mark.parametrize("p_min", [0.0, 0.5])
 def test_a_draft_model_without_numbers_drafts_nothing(p_min: float) -> None:
-    engine = CheckedEngine(FakeBackend(bias=RARE_END), FakeVocabulary(), ModelDrafter(NotNumbers(), 12))
+    engine = CheckedEngine(FakeBackend(bias=RARE_END), FakeVocabulary(), [ModelDrafter(NotNumbers(), 12)])
     assert drain_one(engine, SpeculationSettings(p_min=p_min)) == plain()
 
 
 def drain_one(engine: Engine, speculation: SpeculationSettings | None = None) -> Outcome:
-    request = engine.submit(Request(PROMPT, GREEDY, speculation or SpeculationSettings()))
+    request = engine.submit(Request(PROMPT, GREEDY, speculation or FIXED))
     return drain(engine)[request]

@@ -63,14 +63,14 @@ class Pair:
     def __enter__(self) -> Engine:
         main = self._context(self.main, self.rollback)
         draft = self._context(self.draft, 0) if self.draft else None
-        drafter = ModelDrafter(draft, main.vocab_size) if draft else None
+        drafters = [ModelDrafter(draft, main.vocab_size)] if draft else []
 
         def close() -> None:
             for context in (main, draft):
                 if context:
                     context.close()
 
-        self._engine = Engine(main, self.models[self.main], drafter, slots=self.slots, on_close=close)
+        self._engine = Engine(main, self.models[self.main], drafters, slots=self.slots, on_close=close)
         return self._engine
 
     def __exit__(self, *_: object) -> None:

@@ -45,13 +45,14 @@ def test_show_is_a_profile_with_every_default_and_its_origin(config: Path) -> No
     path.write_text(GOOD)
     output = RUNNER.invoke(app, ["show", "mine"]).output
     assert output.splitlines()[0] == f"# {path}"
-    assert "\n  draft_max: 8\n" in output
+    assert "\nspeculation:\n  mode: auto\n" in output
+    assert "\n  p_min: 0.75\n" in output
     assert parse_profile(output.encode(), "shown") == find_profile("mine")
 
     shown = json.loads(RUNNER.invoke(app, ["show", "mine", "--json"]).output)
     assert shown["origin"] == str(path)
     assert shown["profile"]["schema"] == 1
-    assert shown["profile"]["speculation"]["draft_max"] == 8
+    assert shown["profile"]["speculation"]["draft_max"] is None
 
 
 def test_show_of_nothing() -> None:
@@ -82,7 +83,9 @@ def test_schema_is_a_json_schema_with_the_names_of_the_file() -> None:
     assert sorted(schema["required"]) == ["main", "name", "schema"]
     assert {"draft", "speculation", "runtime", "sampling", "chat"} < set(schema["properties"])
     speculation = schema["$defs"]["SpeculationSettings"]["properties"]
-    assert speculation["draft_max"]["maximum"] == 64
+    assert speculation["mode"]["default"] == "auto"
+    assert {"type": "null"} in speculation["draft_max"]["anyOf"]
+    assert speculation["draft_max"]["anyOf"][0]["maximum"] == 64
     assert speculation["draft_max"]["description"]
 
 

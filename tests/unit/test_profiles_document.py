@@ -140,7 +140,7 @@ speculation:
         "my.yaml:13: main.mirrors[2].file: is missing",
         "my.yaml:14: main.mirrors[2].fil: unknown key: did you mean file?",
         "my.yaml:15: main.mirrors[3]: must be a mapping of keys; it is 5",
-        "my.yaml:17: speculation.mode: must be fixed or off; it is 'adaptive'",
+        "my.yaml:17: speculation.mode: must be auto, fixed or off; it is 'adaptive'",
     ]
 
 
@@ -337,8 +337,17 @@ def test_what_is_written_is_read_back_equal(
         assert parse_profile(dump(profile, full=full).encode(), "my.yaml") == profile
 
 
+@pytest.mark.parametrize(
+    "written", ["mode: auto, draft_max: 12", "mode: off, p_min: 0.5", "draft_max: 8", "mode: fixed"]
+)
+@pytest.mark.parametrize("full", [False, True])
+def test_the_mode_survives_writing(written: str, full: bool) -> None:
+    profile = parsed(f"speculation: {{{written}}}\n")
+    assert parse_profile(dump(profile, full=full).encode(), "my.yaml") == profile
+
+
 def test_only_what_differs_from_the_defaults_is_written_in_the_order_of_the_schema() -> None:
-    profile = parsed("sampling: {top_k: 1}\nspeculation: {draft_max: 8}\ndescription: here\n")
+    profile = parsed("sampling: {top_k: 1}\nspeculation: {draft_min: 0, mode: auto}\ndescription: here\n")
     assert dump(profile) == (
         "schema: 1\nname: mine\ndescription: here\nmain:\n  repo: owner/name\n  file: model.gguf\n"
         "sampling:\n  top_k: 1\n"

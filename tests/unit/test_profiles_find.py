@@ -25,6 +25,7 @@ from llamaspec.profiles import (
     user_folder,
 )
 from llamaspec.profiles.document import MAX_BYTES
+from llamaspec.settings import SpeculationSettings
 
 TEXT = "schema: 1\nname: mine\nmain: {repo: owner/name, file: model.gguf}\n"
 SHIPPED = [
@@ -206,19 +207,56 @@ def test_an_overlay_wins_key_by_key_and_leaves_the_rest() -> None:
         },
     )
     assert changed.speculation.draft_max == 16
+    assert changed.speculation.mode == "fixed"
     assert changed.speculation.p_min == profile.speculation.p_min
     assert changed.runtime.gpu_layers == 12
     assert changed.sampling.stop == ("x",)
     assert (changed.main, changed.draft, changed.chat) == (profile.main, profile.draft, profile.chat)
-    assert profile.speculation.draft_max == 4
+    assert profile.speculation.mode == "auto"
+    assert profile.speculation.draft_max is None
     assert overlay(profile, {}) == profile
+
+
+@pytest.mark.parametrize(
+    ("own", "over", "mode", "draft_max"),
+    [
+        ({}, {"p_min": 0.5}, "fixed", None),
+        ({"draft_max": 4}, {"mode": "auto"}, "auto", 4),
+        ({"draft_max": 4}, {"drafters": ("ngram",)}, "fixed", 4),
+        ({"mode": "auto", "draft_max": 4}, {"drafters": ("ngram",)}, "auto", 4),
+        ({"mode": "off"}, {"draft_max": 6}, "fixed", 6),
+        ({"mode": "off"}, {"corpus": "x"}, "off", None),
+    ],
+)
+def test_the_mode_after_an_overlay(
+    own: dict[str, object], over: dict[str, object], mode: str, draft_max: int | None
+) -> None:
+    profile = find_profile(DEFAULT_PROFILE)
+    profile = profile.model_copy(update={"speculation": SpeculationSettings.model_validate(own)})
+    changed = overlay(profile, {"speculation": over}).speculation
+    assert (changed.mode, changed.draft_max) == (mode, draft_max)
+
+
+# A corpus
+
+
+def test_a_corpus_is_named_relative_to_the_profile(tmp_path: Path) -> None:
+    text = TEXT + "speculation: {corpus: ../code, drafters: [corpus]}\n"
+    path = put(tmp_path / "here" / "mine.yaml", text)
+    profile = load_profile(path)
+    assert profile.speculation.mode == "auto"
+    assert profile.speculation.corpus == str(path.parent / "../code")
+    elsewhere = text.replace("../code", str(tmp_path / "other"))
+    assert load_profile(put(tmp_path / "mine.yaml", elsewhere)).speculation.corpus == str(tmp_path / "other")
+    at_home = load_profile(put(tmp_path / "mine.yaml", text.replace("../code", "~/code")))
+    assert at_home.speculation.corpus == "~/code", "where it is on this machine is found when it is loaded"
 
 
 @pytest.mark.parametrize(
     ("section", "values", "expected"),
     [
         ("speculation", {"draft_max": 900}, "speculation.draft_max: 900 is above 64"),
-        ("speculation", {"draft_min": 5}, "speculation: draft_min 5 is above draft_max 4"),
+        ("speculation", {"draft_min": 9}, "speculation: draft_min 9 is above draft_max 8"),
         ("runtime", {"device": 3}, 'runtime.device: must be text; it is 3: quote it, "3"'),
         ("runtime", {"ctx": 3}, "runtime.ctx: unknown key"),
         (

@@ -60,6 +60,12 @@ def test_a_profile_from_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.origin == "https://example.org:8443/x.yaml"
 
 
+def test_a_profile_from_an_address_names_no_file_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, lambda _: (200, {}, f"{TEXT}speculation: {{corpus: /etc}}\n".encode()))
+    with pytest.raises(ProfileError, match="can't name files of this machine"):
+        find("https://example.org/x.yaml")
+
+
 def test_problems_of_a_profile_from_an_address_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, lambda _: (200, {}, TEXT.replace("mine", "Mine").encode()))
     with pytest.raises(ProfileError, match=r"https://example\.org/x\.yaml:2: name: 'Mine' is not"):

@@ -21,7 +21,7 @@ def test_ratios_without_a_denominator_are_none() -> None:
 def test_drafts_are_counted_by_position() -> None:
     stats = Stats()
     for width, accepted in ((3, 3), (3, 1), (1, 0), (0, 0)):
-        stats.record_draft(width, accepted)
+        stats.record_draft("model", ["model"] * width, accepted)
     assert stats.drafted_at == [3, 2, 2]
     assert stats.accepted_at == [2, 1, 1]
     assert stats.acceptance_per_position == [2 / 3, 1 / 2, 1 / 2]
@@ -33,7 +33,7 @@ def test_drafts_are_counted_by_position() -> None:
 def test_sums_over_positions_are_the_totals(rounds: list[tuple[int, int]]) -> None:
     stats = Stats()
     for width, accepted in rounds:
-        stats.record_draft(width, accepted)
+        stats.record_draft("model", ["model"] * width, accepted)
     assert stats.draft_n == sum(width for width, _ in rounds)
     assert stats.draft_n_accepted == sum(accepted for _, accepted in rounds)
     assert all(0.0 <= share <= 1.0 for share in stats.acceptance_per_position)
@@ -87,7 +87,8 @@ def test_the_shape_for_json_is_complete_and_plain() -> None:
         "token_latency",
     }
     stats = Stats(prompt_tokens=5, prompt_seconds=0.5)
-    stats.record_draft(2, 1)
+    stats.record_round(0.25, 0.5)
+    stats.record_draft("cascade", ["model", "ngram"], 1)
     stats.record_tokens(2, 0.1)
     for shown in (Stats().as_dict(), stats.as_dict()):
         assert required <= shown.keys()

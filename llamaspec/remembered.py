@@ -1,0 +1,62 @@
+"""What was measured of a pair on this machine, kept in the cache from one start to the next.
+
+One JSON file for each combination of files, build and settings that prices depend on. It only ever
+saves time: a file that is missing, damaged or of another version is as if nothing was known.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llamaspec.control.auto import Knowledge
+from llamaspec.hub.cache import cache_root
+
+_VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+class Remembered:
+    """The place of one pair's knowledge. `of` says what it depends on, as plain data."""
+
+    def __init__(self, of: Mapping[str, Any]) -> None:
+        text = json.dumps([_VERSION, of], sort_keys=True, default=str)
+        self.path = cache_root() / "measured" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+    def load(self) -> Knowledge:
+        """What is known; nothing where there is no file, or none that can be read."""
+        knowledge = Knowledge()
+        try:
+            knowledge.restore(json.loads(self.path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return knowledge
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.info("What was measured before can't be read (%s): it is measured again.", error)
+            return Knowledge()
+        return knowledge
+
+    def save(self, knowledge: Knowledge) -> None:
+        """Best effort, and complete or not at all. Prices that no longer fit are left out."""
+        data = knowledge.as_dict()
+        if not knowledge.prices.fit:
+            data["prices"] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self.path.parent, delete=False, encoding="utf-8"
+            ) as stream:
+                json.dump(data, stream)
+            Path(stream.name).replace(self.path)
+        except OSError as error:
+            log.info("What was measured can't be kept: %s.", error)
+
+
+def stamp(path: Path) -> list[int | str]:
+    """What tells a file from another version of it: name, size, time of its last change."""
+    status = path.stat()
+    return [os.fspath(path.resolve()), status.st_size, status.st_mtime_ns]
