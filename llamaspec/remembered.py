@@ -8,9 +8,7 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from llamaspec.control.auto import Knowledge
@@ -35,7 +33,7 @@ class Remembered:
             knowledge.restore(json.loads(self.path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return knowledge
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # whatever is wrong with a cache file, it is of no use
             log.info("What was measured before can't be read (%s): it is measured again.", error)
             return Knowledge()
         return knowledge
@@ -45,18 +43,11 @@ class Remembered:
         data = knowledge.as_dict()
         if not knowledge.prices.fit:
             data["prices"] = {}
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self.path.parent, delete=False, encoding="utf-8"
-            ) as stream:
-                json.dump(data, stream)
-            Path(stream.name).replace(self.path)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(data), encoding="utf-8")
+            partial.replace(self.path)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             log.info("What was measured can't be kept: %s.", error)
-
-
-def stamp(path: Path) -> list[int | str]:
-    """What tells a file from another version of it: name, size, time of its last change."""
-    status = path.stat()
-    return [os.fspath(path.resolve()), status.st_size, status.st_mtime_ns]

@@ -15,13 +15,14 @@ from llamaspec.decode.sequence import Request
 from llamaspec.engine.loader import Loaded, load_pair
 from llamaspec.errors import FileMissingError, UsageError
 from llamaspec.events import FinishEvent, FinishReason, RoundEvent, TextEvent
+from llamaspec.gguf.shards import stamp
 from llamaspec.hub.cache import cache_root
 from llamaspec.hub.fetch import fetch, resolve
 from llamaspec.hub.models import LocalModel, Progress
 from llamaspec.native.api import binding_version
 from llamaspec.native.grammar import NativeGrammar
 from llamaspec.profiles import DEFAULT_PROFILE, Profile, find_profile, overlay
-from llamaspec.remembered import Remembered, stamp
+from llamaspec.remembered import Remembered
 from llamaspec.stats import Stats
 from llamaspec.templates import CHATML, TemplateRenderer
 
@@ -124,6 +125,14 @@ class Session(Closing):
             raise UsageError(
                 "Runtime settings are chosen when the models are loaded.", "Give them to load()."
             )
+        asked, there = profile.speculation, self.profile.speculation
+        if asked.corpus != there.corpus or (asked.mode == "auto" and there.mode == "fixed"):
+            raise UsageError(
+                "A corpus is read, and what mode auto needs to know is measured, when the models are loaded.",
+                "Give these settings to load().",
+            )
+        if asked.mode != "off" and (missing := set(asked.drafters) - set(self.loaded.drafters)):
+            raise UsageError(f"There is no drafter {', '.join(sorted(missing))} in what was loaded.")
         most = self.profile.speculation.ceiling
         if profile.speculation.ceiling > most:
             raise UsageError(

@@ -75,10 +75,16 @@ class SpeculationSettings(Settings):
             return 0
         return self.draft_max if self.draft_max is not None else _CEILING[self.mode]
 
+    def uses(self, drafter: DrafterName) -> bool:
+        """Whether this one may draft, where it is there. Unless they are named, `fixed` takes the first."""
+        if self.ceiling == 0:
+            return False
+        return drafter in self.drafters or (not self.drafters and (self.mode == "auto" or drafter == "model"))
+
     @property
     def needs_draft_model(self) -> bool:
         """Whether a draft model has anything to do under these settings."""
-        return self.ceiling > 0 and (not self.drafters or bool({"model", "cascade"} & set(self.drafters)))
+        return self.uses("model") or self.uses("cascade")
 
     @model_validator(mode="before")
     @classmethod

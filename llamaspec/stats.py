@@ -65,8 +65,10 @@ class Stats:
     """Why drafts were no wider."""
     undrafted: Counter[str] = field(default_factory=Counter)
     """Rounds without a draft, though there was room for one, by why."""
+    plain_tokens: int = 0
+    """Tokens behind the first for which the price of a plain round was known …"""
     plain_seconds: float = 0.0
-    """What the tokens would have taken without drafts, by the price of a plain round; 0: not known."""
+    """… and what they would have taken at that price."""
     last_draft_seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     """Time from one token to the next: those that come out of one round together have 0 but for the first."""
@@ -93,6 +95,12 @@ class Stats:
             counted.record(len(sources), accepted)
             counted.rounds += 1
             counted.seconds += self.last_draft_seconds
+
+    def record_plain(self, count: int, seconds: float) -> None:
+        """`count` tokens were emitted when a plain one would have taken so many seconds; 0: nobody knows."""
+        if seconds:
+            self.plain_tokens += count
+            self.plain_seconds += count * seconds
 
     def record_tokens(self, count: int, since_last: float) -> None:
         """`count` tokens were emitted at once, `since_last` after the ones before."""
@@ -132,7 +140,8 @@ class Stats:
     @property
     def estimated_speedup(self) -> float | None:
         """Against plain decoding at the price of a plain round as measured here: an estimate."""
-        return ratio(self.plain_seconds, self.predicted_seconds) if self.plain_seconds else None
+        each = ratio(self.plain_seconds, self.plain_tokens)
+        return each and ratio(each * (self.predicted_tokens - 1), self.predicted_seconds)
 
     @property
     def token_latency(self) -> dict[str, float] | None:

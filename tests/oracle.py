@@ -22,20 +22,20 @@ class Oracle:
     """What to do about one kind of text on one machine.
 
     It knows the true prices, acceptances and transitions; the draft model's confidence in a token it sees
-    only once it has paid for it, and what becomes of a token only once it is verified. What it knows at the start
-    of a round is then the level of confidence that was seen last, how many tokens ago that was (which is also
-    what the draft model has not read), and the stage of the match. Over these states the most tokens per
-    second in the long run are found by value iteration for the gain of tokens - rate * seconds, where the rate is
+    only once it has paid for it, and what becomes of a token only once it is verified. What it knows at the
+    start of a round is then the level of confidence that was seen last, how many tokens ago that was (so many
+    the draft model has not read), and the stage of the match. Over these states the most tokens per second
+    in the long run are found by value iteration for the gain of tokens - rate * seconds, where the rate is
     what the policy so found reaches itself on a long text (Dinkelbach 1967). Within a round a draft of the
-    model is an optimal stopping problem, over its length, its last level, and the probability that all before it are
-    kept. A round is followed by the value of where it leads, so that a choice that leaves the model behind, or
-    tells nothing of what comes, is charged with that.
+    model is an optimal stopping problem, over its length, its last level, and the probability that all before
+    it are kept. A round is followed by the value of where it leads, so that a choice that leaves the model
+    behind, or tells nothing of what comes, is charged with that.
 
-    It is the optimum but for what hardly weighs: survival is a grid of values and so are the ages (in between
-    is interpolated, which for a convex function errs upwards); the rate carries the noise of a text, which tells
-    in the second order alone; and plans never count on cutting more than the last drafted token, though the cut
-    itself is the best one. So nobody who knows less can be markedly faster for long. Where kinds of text
-    alternate, by the token and not by the hour, the best for each of them is the best for all.
+    It is the optimum but for what hardly weighs: survival is a grid of values and so are the ages (what is in
+    between is interpolated, which for a convex function errs upwards); the rate carries the noise of a text,
+    which tells in the second order alone; and plans never count on cutting more than the last drafted token,
+    though the cut itself is the best one. So who knows less is not markedly faster for long. Where kinds of
+    text alternate, by the token and not by the hour, the best for each of them is the best for all.
     """
 
     def __init__(self, machine: Machine, kind: Kind, drafters: Sequence[str]) -> None:
@@ -89,7 +89,7 @@ class Oracle:
             names = np.array([name for name, _ in choices])
             self._choice = names[np.argmax([gain for _, gain in choices], axis=0)].tolist()
             self._goes_on_table = [goes_on.tolist() for goes_on in self._goes_on]
-            run = _play(practice, self._machine, lambda _: self, len(practice) - 2 * LIMIT)
+            run = _play(practice, self._machine, lambda _: self, _PRACTICE)
             self.rate = max(self.rate, run.ends[-1] / run.seconds[-1])
 
     def _choices(self, values: Floats) -> list[tuple[int, Floats]]:
@@ -181,8 +181,9 @@ def follow_oracle(text: Text, machine: Machine, drafters: Sequence[str], end: in
 
 
 def _play(text: Text, machine: Machine, oracle_of: Callable[[Kind], Oracle], end: int) -> Run:
-    run, position, read, seen, total = Run([], []), 0, 0, -1, 0.0
+    run, position, read, seen, total = Run(), 0, -1, -1, 0.0
     while position < end:
+        text.reach(position + 2 * LIMIT)
         oracle = oracle_of(text.kinds[position])
         choice = oracle.choose(text.levels[max(0, seen)], position - seen, text.stages[position])
         if choice == _MODEL:

@@ -55,10 +55,24 @@ def speculation(parameters: Mapping[str, Any], flags: Set[str]) -> dict[str, Any
             from llamaspec.errors import UsageError
 
             raise UsageError(f"--no-spec and --spec {values['mode']} contradict each other.", "Drop one.")
-        return {"mode": "off"}
-    if "mode" not in flags and flags & {"draft_max", "draft_min", "p_min"}:
+        values["mode"] = "off"
+    elif "mode" not in flags and flags & {"draft_max", "draft_min", "p_min"}:
         values.pop("mode", None)  # the environment's: what these flags mean wins over it
+    _refuse_idle(values.get("mode"), flags)
     return values
+
+
+def _refuse_idle(mode: str | None, flags: Set[str]) -> None:
+    """Nothing that is named on the command line may be without effect."""
+    from llamaspec.errors import UsageError
+
+    without_effect = {
+        "off": {"draft_max", "draft_min", "p_min", "drafters", "corpus"},
+        "auto": {"draft_min", "p_min"},
+    }
+    if idle := flags & without_effect.get(str(mode), set()):
+        names = ", ".join("--" + {"p_min": "draft-p-min"}.get(n, n.replace("_", "-")) for n in sorted(idle))
+        raise UsageError(f"{names} has no effect with --spec {mode}.", "Drop one of them.")
 
 
 def given(context: typer.Context) -> set[str]:

@@ -13,17 +13,12 @@ from typing import Any
 
 from llamaspec.decode.ports import Evidence
 
-_PRIOR = 8.0  # tokens that a source's own guess weighs
-_MEMORY = 500.0  # tokens of a bucket after which older ones fade
-_TYPICAL = _E('TY',.75)  # rate of a source's tokens before any were seen
-import os
-_E=lambda n,d: float(os.environ.get(n,d))
-_VARIANCE = _E('VA',.3)  # of the shift of a new text
-_WANDERS = _E('WA',.003)  # what a token adds to that variance
+_PRIOR = 8.0  # tokens that a guess weighs
+_MEMORY = 500.0  # tokens after which older ones fade
+_TYPICAL = 0.75  # rate of a drafter's tokens before any were seen
+_VARIANCE = 0.5  # of the shift of a new text
+_WANDERS = 0.005  # what a token adds to it
 _LARGEST_SHIFT = 3.0
-_TEXT_MEMORY = _E('TXM',32)  # tokens of a text that make up the rate to expect
-_TEXT_PRIOR = 6.0  # tokens that the typical rate weighs in a new text
-_STICKINESS = _E('ST',.2)  # of what a token's rate differs from the usual, the share that goes for the next one too
 _LEAST = 1e-3
 
 
@@ -44,7 +39,7 @@ class _Count:
 
 
 class Acceptance:
-    """What became of a pair's tokens, by source and bucket, and how good the tokens of a source are on the whole."""
+    """What became of a pair's tokens, by source and bucket; and how good a drafter's are on the whole."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, int], _Count] = {}
@@ -56,47 +51,44 @@ class Acceptance:
         return count.mean(evidence.guess) if count else evidence.guess
 
     def learn(self, evidence: Evidence, kept: bool) -> None:
+        """What became of a token that those before it in its draft led to."""
         key = evidence.source, evidence.bucket
         count = self._kept.get(key)
         if count is None:
             count = self._kept[key] = _Count()
         count.learn(kept)
 
-    def typical(self, source: str) -> float:
-        """The mean rate of a source's tokens."""
-        count = self._typical.get(source)
+    def typical(self, drafter: str) -> float:
+        """The mean rate of the tokens that a drafter comes up with."""
+        count = self._typical.get(drafter)
         return count.mean(_TYPICAL) if count else _TYPICAL
 
-    def learn_typical(self, source: str, rate: float) -> None:
-        count = self._typical.get(source)
+    def learn_typical(self, drafter: str, rate: float) -> None:
+        count = self._typical.get(drafter)
         if count is None:
-            count = self._typical[source] = _Count()
+            count = self._typical[drafter] = _Count()
         count.learn(rate)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "kept": {f"{source}:{bucket}": _dumped(count) for (source, bucket), count in self._kept.items()},
-            "typical": {source: _dumped(count) for source, count in self._typical.items()},
+            "typical": {drafter: _dumped(count) for drafter, count in self._typical.items()},
         }
 
     def restore(self, data: Mapping[str, Any]) -> None:
-        """Take over what `as_dict` gave. Raises ValueError, TypeError or KeyError for anything else."""
+        """Take over what `as_dict` gave. Raises ValueError, TypeError, KeyError or AttributeError else."""
         kept = {}
         for key, count in data["kept"].items():
             source, _, bucket = key.rpartition(":")
             kept[source, int(bucket)] = _loaded(count)
-        self._typical = {source: _loaded(count) for source, count in data["typical"].items()}
+        self._typical = {drafter: _loaded(count) for drafter, count in data["typical"].items()}
         self._kept = kept
 
 
 @dataclass(slots=True)
-class _Source:
-    """A source in one text: its shift with its variance, and the rates of its latest tokens."""
-
-    expected: float
-    shift: float = 0.0
+class _Shift:
+    value: float = 0.0
     variance: float = _VARIANCE
-    seen: float = _TEXT_PRIOR
 
 
 class Mood:
@@ -104,44 +96,25 @@ class Mood:
 
     def __init__(self, acceptance: Acceptance) -> None:
         self._acceptance = acceptance
-        self._sources: dict[str, _Source] = {}
+        self._shifts: dict[str, _Shift] = {}
 
     def rate(self, evidence: Evidence) -> float:
         """As `Acceptance.rate`, for this text."""
-        source = self._sources.get(evidence.source)
         rate = self._acceptance.rate(evidence)
-        return shifted(rate, source.shift if source else 0.0)
-
-    def next_rate(self, source: str) -> float:
-        """The rate to expect of a source's next token."""
-        return self._source(source).expected
-
-    def rate_after(self, evidence: Evidence, rate: float) -> float:
-        """The same behind a token for which this evidence, and so this rate, is known."""
-        expected = self._source(evidence.source).expected
-        return expected + _STICKINESS * (rate - expected)
-
-    def saw(self, evidence: Evidence, rate: float) -> None:
-        """A token was drafted, whatever becomes of it."""
-        source = self._source(evidence.source)
-        source.seen = min(_TEXT_MEMORY, source.seen + 1.0)
-        source.expected += (rate - source.expected) / source.seen
-        self._acceptance.learn_typical(evidence.source, rate)
+        shift = self._shifts.get(evidence.source)
+        return shifted(rate, shift.value) if shift else rate
 
     def learn(self, evidence: Evidence, kept: bool) -> None:
-        source = self._source(evidence.source)
+        """As `Acceptance.learn`, which is told too."""
         rate = self.rate(evidence)
-        variance = source.variance + _WANDERS
-        source.variance = variance / (1.0 + variance * rate * (1.0 - rate))
-        shift = source.shift + source.variance * (kept - rate)
-        source.shift = max(-_LARGEST_SHIFT, min(_LARGEST_SHIFT, shift))
+        shift = self._shifts.get(evidence.source)
+        if shift is None:
+            shift = self._shifts[evidence.source] = _Shift()
+        variance = shift.variance + _WANDERS
+        shift.variance = variance / (1.0 + variance * rate * (1.0 - rate))
+        value = shift.value + shift.variance * (kept - rate)
+        shift.value = max(-_LARGEST_SHIFT, min(_LARGEST_SHIFT, value))
         self._acceptance.learn(evidence, kept)
-
-    def _source(self, name: str) -> _Source:
-        source = self._sources.get(name)
-        if source is None:
-            source = self._sources[name] = _Source(self._acceptance.typical(name))
-        return source
 
 
 def shifted(rate: float, shift: float) -> float:
@@ -154,8 +127,8 @@ def _dumped(count: _Count) -> list[float]:
     return [count.kept, count.judged]
 
 
-def _loaded(count: Any) -> _Count:
-    kept, judged = count
+def _loaded(data: Any) -> _Count:
+    kept, judged = data
     if not 0.0 <= kept <= judged <= 2 * _MEMORY:
         raise ValueError("not a count")
     return _Count(float(kept), float(judged))

@@ -1,24 +1,22 @@
-"""What a drafter that evaluates a model gains: not known before it has drafted, so it is an arm of a bandit.
+"""What a drafter that evaluates a model gains in a text.
 
-Its gain is a distribution that narrows as it is played and widens while it is not; one sample of it competes with
-what else could be done (Thompson 1933).
+That is not known before it has drafted there, so it is an arm of a bandit. Its gain is a distribution that
+narrows as the arm is played and widens while it is not.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, repeat
-from math import isfinite, sqrt
-from operator import mul
+from math import sqrt
+from random import Random
 
-from llamaspec.control.policy import best_width
-
-import os
-_E=lambda n,d: float(os.environ.get(n,d))
-_TEXT_MEMORY = _E('TM',32)  # rounds of a text after which older ones fade
-_PAIR_MEMORY = 400.0
-_PRIOR = _E('PR',4)  # rounds that the pair's experience weighs in a new text
-_ABSENCE = _E('AB',48)  # rounds without being played after which half is forgotten
-_LEAST_SPREAD = _E('LS',.25)
+_MEMORY = 32.0  # rounds after which older ones fade
+_PRIOR = 4.0  # rounds that weigh as much as what the rate of the tokens promises
+_PRIOR_SQUARE = 1.0
+_LEAST_SPREAD = 0.25
+_ABSENCE = 48.0  # rounds without the arm after which half of it is forgotten, at first
+_TOKEN_MEMORY = 32.0
+_TOKEN_PRIOR = 3.0  # tokens that a pair's typical rate weighs in a new text
+_STICKINESS = 0.2  # of what a token's rate differs from the usual, the share that goes for the next one too
 
 
 @dataclass(slots=True)
@@ -41,11 +39,11 @@ class Tally:
         """Standard error of `gain`. There are rounds."""
         return sqrt(max(_LEAST_SPREAD, self.squares / self.rounds) / self.rounds)
 
-    def add(self, tokens: float, cost: float, rate: float, memory: float) -> None:
-        """A round more; older ones fade when there are `memory` of them."""
+    def add(self, tokens: float, cost: float, rate: float) -> None:
+        """A round more; older ones fade where there are many."""
         off = tokens - rate * cost - self.gain(rate)
-        if self.rounds >= memory:
-            self.fade(1.0 - 1.0 / memory)
+        if self.rounds >= _MEMORY:
+            self.fade(1.0 - 1.0 / _MEMORY)
         self.rounds += 1.0
         self.tokens += tokens
         self.cost += cost
@@ -57,53 +55,74 @@ class Tally:
         self.cost *= factor
         self.squares *= factor
 
-    def with_prior(self, prior: "Tally", weight: float) -> "Tally":
-        """This experience with `weight` rounds of a prior one, which has some."""
-        share = weight / prior.rounds
-        return Tally(
-            self.rounds + weight,
-            self.tokens + share * prior.tokens,
-            self.cost + share * prior.cost,
-            self.squares + share * prior.squares,
-        )
-
-    def as_list(self) -> list[float]:
-        return [self.rounds, self.tokens, self.cost, self.squares]
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Tally":
-        """From `as_list`. Raises ValueError or TypeError for anything else."""
-        tally = cls(*map(float, values))
-        if not (all(map(isfinite, tally.as_list())) and tally.rounds > 0.0 and tally.squares >= 0.0):
-            raise ValueError("not a tally")
-        return tally
-
-
-def promised(rate: float, costs: Sequence[float], step: float) -> Tally:
-    """What an arm is expected to gain before it was ever played: its best draft if tokens are kept at `rate`."""
-    survival = list(accumulate(repeat(rate, len(costs) - 1), mul))
-    drafted = [cost + width * step for width, cost in enumerate(costs)]
-    width = max(1, best_width(survival, drafted, 1.0)[0])
-    tokens, cost = sum(survival[:width]), drafted[width] - 1.0
-    return Tally(_PRIOR, _PRIOR * tokens, _PRIOR * cost, _PRIOR)
-
 
 class Arm:
-    """A drafter's experience in one text, on top of the pair's."""
+    """A drafter in one text: its rounds, and how good its tokens are (`kept`, the rate to expect)."""
 
-    def __init__(self) -> None:
-        self._text = Tally()
+    def __init__(self, typical: float) -> None:
+        """`typical`: the rate of its tokens in other texts."""
+        self.kept = typical
+        self._seen = _TOKEN_PRIOR
+        self._rounds = Tally()
         self._absent = 0.0
+        self._luck: float | None = None
 
-    def estimate(self, pair: Tally) -> Tally:
-        return self._text.with_prior(pair, _PRIOR)
+    def estimate(self, costs: Sequence[float], step: float, rate: float) -> Tally:
+        """Its rounds, and what it promises here: `costs` as in `policy`, a `step` for each drafted token."""
+        tokens, cost = _promised(self.kept, costs, step, rate)
+        rounds = self._rounds
+        return Tally(
+            rounds.rounds + _PRIOR,
+            rounds.tokens + _PRIOR * tokens,
+            rounds.cost + _PRIOR * cost,
+            rounds.squares + _PRIOR * _PRIOR_SQUARE,
+        )
 
-    def played(self, tokens: float, cost: float, rate: float, pair: Tally) -> None:
-        self._text.add(tokens, cost, rate, _TEXT_MEMORY)
-        pair.add(tokens, cost, rate, _PAIR_MEMORY)
-        self._absent /= 2.0  # who failed again is forgotten more slowly than who was left once
+    def luck(self, random: Random) -> float:
+        """By how many errors the gain is taken to be above its mean, which is never below (May et al. 2012).
 
-    def passed(self) -> None:
-        """A round without it: what it did longer ago than it was away is held to be as it was."""
+        It is drawn anew only after a round without the arm: to leave and to come back has a price.
+        """
+        if self._luck is None:
+            self._luck = max(0.0, random.gauss(0.0, 1.0))
+        return self._luck
+
+    def rate_after(self, rate: float) -> float:
+        """The rate to expect of a token behind one of this rate."""
+        return self.kept + _STICKINESS * (rate - self.kept)
+
+    @property
+    def new(self) -> bool:
+        """Whether few of its tokens were seen in this text."""
+        return self._seen < _TOKEN_MEMORY
+
+    def saw(self, rate: float) -> None:
+        """A token was drafted, whatever becomes of it."""
+        self._seen = min(_TOKEN_MEMORY, self._seen + 1.0)
+        self.kept += (rate - self.kept) / self._seen
+
+    def played(self, tokens: float, cost: float, rate: float) -> None:
+        self._rounds.add(tokens, cost, rate)
+        self._absent /= 2.0
+
+    def passed(self, typical: float) -> None:
+        """A round without it. The longer it has been away, the less a round more makes it forgotten."""
+        self._luck = None
         self._absent += 1.0
-        self._text.fade(1.0 - 1.0 / (_ABSENCE + self._absent))
+        share = 1.0 / (_ABSENCE + self._absent)
+        self._rounds.fade(1.0 - share)
+        self.kept += share * (typical - self.kept)
+
+
+def _promised(kept: float, costs: Sequence[float], step: float, rate: float) -> tuple[float, float]:
+    """Tokens, and cost, beyond the plain round's of the best draft whose tokens are all kept at one rate."""
+    best, most = (kept, costs[1] - 1.0 + step), float("-inf")
+    tokens, survives, drafting = 0.0, 1.0, -1.0
+    for cost in costs[1:]:
+        survives *= kept
+        tokens += survives
+        drafting += step
+        gain = tokens - rate * (cost + drafting)
+        if gain > most:
+            best, most = (tokens, cost + drafting), gain
+    return best

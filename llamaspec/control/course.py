@@ -64,6 +64,8 @@ class Course(Protocol):
 class FixedPace:
     """Draft to the limit while the drafter is sure enough, as llama.cpp does."""
 
+    refusal = Stop.P_MIN
+
     def __init__(self, p_min: float) -> None:
         self._p_min = p_min
 

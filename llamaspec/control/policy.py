@@ -1,19 +1,21 @@
 """How long to draft: optimal stopping over known costs and estimated acceptances. Plain numbers in and out.
 
-A round with k draft tokens yields 1 + S(1) + … + S(k) tokens, S(i) being the probability that the first i are
-all kept (the `survival`), and has a cost. `costs[k]` counts it in rounds without a draft, so costs[0] is 1. Costs
-need not rise evenly, so all lengths are looked at and not just the next one.
+A round with k draft tokens yields 1 + S(1) + … + S(k) tokens, S(i) being the probability that the first i
+are all kept (the `survival`), and has a cost. `costs[k]` counts it in rounds without a draft, so costs[0] is
+1. Costs need not rise evenly, so all lengths are looked at and not just the next one.
 
-What time is worth differs. Behind the draft of a model comes text like any other: a round is worth what it yields less
-what its time yields on the whole, the `rate` in tokens per plain round. That is the renewal-reward form of "most tokens
-per second in the long run". The offer of a lookup ends where the text leaves what is known, and that place is where it
-is, however it is reached: so the best draft of it is the one with which it is reached soonest.
+What time is worth differs. Behind the draft of a model comes text like any other: a round is worth what it
+yields less what its time yields on the whole, the `rate` in tokens per plain round. That is the
+renewal-reward form of "most tokens per second in the long run". The offer of a lookup ends where the text
+leaves what is known, and that place is where it is, however it is reached: the best draft of it is the one
+with which it is reached soonest.
 """
 
 from collections.abc import Sequence
 
 _NEGLIGIBLE = 0.01  # survival from which on an offer is not looked at
-_SUREST = 0.995
+_SUREST = 0.995  # rate that an offer is believed to go on at
+_LEAST = 0.1  # cost of a round: what makes it less is noise
 
 
 def round_costs(prices: Sequence[float], limit: int, beside: int = 0) -> list[float]:
@@ -24,7 +26,7 @@ def round_costs(prices: Sequence[float], limit: int, beside: int = 0) -> list[fl
     """
     plain = prices[beside + 1]
     share = (beside + 1) / plain
-    return [1.0 + share * (price - plain) for price in prices[beside + 1 : beside + limit + 2]]
+    return [max(_LEAST, 1.0 + share * (price - plain)) for price in prices[beside + 1 : beside + limit + 2]]
 
 
 def best_width(survival: Sequence[float], costs: Sequence[float], rate: float) -> tuple[int, float]:
@@ -41,8 +43,8 @@ def best_width(survival: Sequence[float], costs: Sequence[float], rate: float) -
 def quickest_width(survival: Sequence[float], costs: Sequence[float]) -> int:
     """The number of tokens of an offer to verify so that its end, wherever that is, is reached soonest.
 
-    By dynamic programming from the back over the number of tokens that were right so far. Beyond what is offered
-    it is taken to go on as its last token does.
+    By dynamic programming from the back over the number of tokens that were right so far. Beyond what is
+    offered it is taken to go on as its last token does.
     """
     reach = [1.0, *(survives for survives in survival if survives > _NEGLIGIBLE)]
     end = len(reach) - 1
@@ -85,8 +87,7 @@ def best_ahead(
     most, gain, alive, before = 0.0, 0.0, survives * next_rate, costs[drafted]
     for cost in costs[drafted + 1 :]:
         gain += alive - rate * (cost - before + step)
-        if gain > most:
-            most = gain
+        most = max(most, gain)
         alive *= later_rate
         before = cost
     return most

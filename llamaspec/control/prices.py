@@ -15,6 +15,7 @@ MAX_WIDTH = 65
 
 _FIRST_DEPTH = 512
 _RISE = 0.15  # of the price of one token, for each one more, where nothing else is known
+_COPIED = 0.5  # observations that a price from another depth counts as
 _LEVEL_GAIN = 0.15
 _ENTRY_GAIN = 0.05
 _LARGEST_STEP = 0.7  # of the logarithm of a price: what is further off is mostly another program
@@ -37,8 +38,14 @@ class _Shape:
     counts: list[float] = field(default_factory=lambda: [0.0] * (MAX_WIDTH + 1))
 
     def copy(self) -> "_Shape":
-        # Prices of another depth are a guess at this one: the first observations count for much.
-        return _Shape(list(self.seconds), [min(count, 1.0) for count in self.counts])
+        """A guess at another depth."""
+        return _Shape(list(self.seconds), [min(count, _COPIED) for count in self.counts])
+
+    def scale(self, width: int, factor: float) -> None:
+        """Change the price of a width, and with it those that are only copied from another depth."""
+        for other, count in enumerate(self.counts):
+            if other == width or 0.0 < count <= _COPIED:
+                self.seconds[other] *= factor
 
     def fill(self) -> None:
         """Widths that were not observed lie on straight lines between those that were."""
@@ -74,7 +81,7 @@ class Curve:
 
     def measured(self, width: int) -> bool:
         """Whether this width itself was observed, at any depth."""
-        return any(shape.counts[width] for shape in self._shapes.values())
+        return any(shape.counts[width] > _COPIED for shape in self._shapes.values())
 
     @property
     def fits(self) -> bool:
@@ -92,7 +99,7 @@ class Curve:
     def plain_seconds(self, depth: int) -> float:
         """Seconds of a batch of one token as things are now; 0 where none was measured."""
         shape = self._shape(depth) if self._shapes else None
-        return shape.seconds[1] * self.level.value if shape and shape.counts[1] else 0.0
+        return shape.seconds[1] * self.level.value if shape and shape.counts[1] > _COPIED else 0.0
 
     def measure(self, width: int, depth: int, samples: Iterable[float]) -> None:
         """Enter the median of samples that were taken for this table, at one go."""
@@ -117,7 +124,7 @@ class Curve:
         count = shape.counts[width]
         gain = max(_ENTRY_GAIN, 1.0 / (count + 2.0))
         self.level.value *= exp(_LEVEL_GAIN * error)
-        shape.seconds[width] *= exp(gain * (1.0 - _LEVEL_GAIN) * error)
+        shape.scale(width, exp(gain * (1.0 - _LEVEL_GAIN) * error))
         shape.counts[width] = count + 1.0
         shape.fill()
 
@@ -158,7 +165,7 @@ class Curve:
 
 def _octave(depth: int) -> int:
     """0 up to 512 tokens, then one more for each doubling."""
-    return max(0, ((depth - 1) // _FIRST_DEPTH).bit_length())
+    return (max(0, depth - 1) // _FIRST_DEPTH).bit_length()
 
 
 class Prices:

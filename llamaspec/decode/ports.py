@@ -133,7 +133,8 @@ class Draft:
         rest = slice(self.width + 1, None)
         if all(q is None for q in self.proposals[rest]):
             return Draft()
-        return Draft(self.tokens[rest], self.proposals[rest], self.evidence[rest])
+        tokens = self.tokens[rest]
+        return Draft(tokens, self.proposals[rest], self.evidence[rest], len(tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,13 @@ class Proposer(Protocol):
 
 
 class Pace(Protocol):
-    """How far one draft goes. A drafter asks it; within the request's limit it is obeyed."""
+    """How far one draft goes. A drafter asks it; within the request's limit it is obeyed.
+
+    `refusal` is why a draft ends where a token is not admitted.
+    """
+
+    @property
+    def refusal(self) -> Stop: ...
 
     def admits(self, evidence: Evidence) -> bool:
         """Whether a token for which this speaks is added; otherwise the draft ends before it."""

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from statistics import median
 
 from llamaspec.control.prices import MAX_WIDTH, Curve, Prices
 from llamaspec.decode.ports import Backend, Feed
@@ -17,8 +18,9 @@ _ORDER = (
 """Tables and widths, the important ones first: a slow machine has no time for all of them."""
 
 _ENOUGH = 3  # samples of a width
-_PROBE = 4
-_MISFIT = 1.6
+_PROBE = 4  # a width to look at again
+_MISFIT = 1.6  # of the relation of two prices, from which on they are measured anew
+_SPREAD = 7919  # apart: experts of a mixture are chosen by token, and alike tokens would all take the same
 
 Clock = Callable[[], float]
 
@@ -32,7 +34,7 @@ def calibrate(
     been measured before is looked at again and, where it no longer fits, measured anew; what there was no
     time for is measured now.
     """
-    if prices.main.known and not _still_fits(prices, main, clock):
+    if prices.main.known and not _still_fit(prices, main, draft, clock):
         prices.forget()
     tables = {"main": _Table(prices.main, main, limit + 1, all_rows=True)}
     if draft is not None:
@@ -49,16 +51,24 @@ def calibrate(
             tables[name].sample(width, deadline, clock)
 
 
-def _still_fits(prices: Prices, main: Backend, clock: Clock) -> bool:
-    """Whether the relation of two widths is still about what was measured; the level is set anew."""
-    table = _Table(prices.main, main, _PROBE, all_rows=True)
-    table.time(1, clock)
-    probe = table.widest
-    one, more = table.time(1, clock), table.time(probe, clock)
-    known = prices.main.prices(0)
-    prices.main.level.value = one / known[1]
-    ratio = (more / one) / (known[probe] / known[1])
-    return 1.0 / _MISFIT < ratio < _MISFIT
+def _still_fit(prices: Prices, main: Backend, draft: Backend | None, clock: Clock) -> bool:
+    """Whether what decodes cost, relative to each other, is still about what was measured.
+
+    The level is set anew.
+    """
+    tables = [(prices.main, _Table(prices.main, main, _PROBE, all_rows=True))]
+    if draft is not None:
+        tables.append((prices.draft, _Table(prices.draft, draft, 1, all_rows=False)))
+    ratios = []
+    for curve, table in tables:
+        if not curve.known:
+            return False
+        table.time(1, clock)
+        for width in sorted({1, table.widest}):
+            now = median(table.time(width, clock) for _ in range(_ENOUGH))
+            ratios.append(now / curve.prices(0)[width])
+    prices.main.level.value = ratios[0]
+    return max(ratios) < _MISFIT * min(ratios)
 
 
 class _Table:
@@ -84,8 +94,9 @@ class _Table:
 
     def time(self, width: int, clock: Clock) -> float:
         """Seconds of one decode; the backend is left empty."""
+        tokens = [_SPREAD * place % self._backend.vocab_size for place in range(1, width + 1)]
         started = clock()
-        self._backend.decode([Feed(0, [0] * width, 0, rows=width if self._all_rows else 1)])
+        self._backend.decode([Feed(0, tokens, 0, rows=width if self._all_rows else 1)])
         seconds = clock() - started
         self._backend.truncate(0, 0)
         return seconds

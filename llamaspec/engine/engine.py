@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator
 from collections.abc import Sequence as Seq
+from random import Random
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from llamaspec.decode.ports import Backend, Draft, Drafter, DraftRequest, Feed, 
 from llamaspec.decode.sampling import Sampler
 from llamaspec.decode.sequence import Phase, Request, Sequence
 from llamaspec.decode.text import Piece, TextStream
-from llamaspec.decode.verify import Verdict, verify
+from llamaspec.decode.verify import verify
 from llamaspec.engine.scheduler import share_batch
 from llamaspec.errors import ClosedError, ContextError, LlamaspecError, UsageError
 from llamaspec.events import DraftedToken, Event, FinishEvent, FinishReason, RoundEvent, TextEvent
@@ -111,7 +112,7 @@ class Engine(Closing):
             text=TextStream(sampling.stop),
             submitted=self._clock(),
         )
-        if (course := self._course(request.speculation)) is not None:
+        if (course := self._course(request.speculation, sequence.id)) is not None:
             self._courses[sequence.id] = course
         self._waiting.append(sequence)
         return sequence.id
@@ -244,17 +245,19 @@ class Engine(Closing):
         drafts = {s.id: s.owed for s in decoding}
         asked: dict[str, list[tuple[Sequence, DraftRequest]]] = {}
         for sequence in decoding:
-            if sequence.owed.tokens:
-                continue  # its drafter is still who drafted that
+            situation = self._situation(sequence)
+            if sequence.owed.tokens:  # its drafter is still who drafted that
+                sequence.owed.cut(situation.limit if situation else 0, Stop.CEILING)
+                continue
             sequence.drafter = ""
             course = self._courses.get(sequence.id)
-            if course is None or (situation := self._situation(sequence)) is None:
+            if course is None or situation is None:
                 continue
             request = self._request(sequence, situation.limit, course.pace)
             offers = {name: self._drafters[name].draft([request])[0] for name in course.free}
             if (plan := course.choose(situation, offers)) is None:
-                nothing_offered = bool(offers) and not any(offer.width for offer in offers.values())
-                sequence.stats.undrafted[Stop.MATCH if nothing_offered else Stop.GAIN] += 1
+                nothing_offered = not any(offer.width for offer in offers.values())
+                sequence.stats.undrafted[Stop.MATCH if offers and nothing_offered else Stop.GAIN] += 1
                 continue
             sequence.drafter = plan.drafter
             if plan.draft is not None:
@@ -267,7 +270,7 @@ class Engine(Closing):
             drafts |= {s.id: draft for (s, _), draft in zip(pairs, answers, strict=True)}
         for sequence in decoding:
             draft = drafts[sequence.id]
-            if draft.width:
+            if draft.width and draft is not sequence.owed:
                 self._courses[sequence.id].cut(draft)
             _cut_at_end(draft, self._vocabulary.is_eog)
             if sequence.sampler.grammar is not None:
@@ -294,7 +297,7 @@ class Engine(Closing):
     def _request(sequence: Sequence, limit: int, pace: Pace) -> DraftRequest:
         return DraftRequest(sequence.slot, sequence.tokens, limit, pace, sequence.sampler)
 
-    def _course(self, settings: SpeculationSettings) -> Course | None:
+    def _course(self, settings: SpeculationSettings, seed: int) -> Course | None:
         names = [name for name in settings.drafters or self._drafters if name in self._drafters]
         free = [name for name in names if self._drafters[name].free]
         if settings.mode == "off" or not names:
@@ -302,7 +305,7 @@ class Engine(Closing):
         if settings.mode == "fixed":
             first = names if settings.drafters else names[:1]
             return FixedCourse(first, free, settings.draft_min, settings.p_min)
-        return AutoCourse(self._knowledge, free, [name for name in names if name not in free])
+        return AutoCourse(self._knowledge, free, [name for name in names if name not in free], Random(seed))
 
     @staticmethod
     def _feed(sequence: Sequence, draft: Draft) -> Feed:
@@ -362,7 +365,8 @@ class Engine(Closing):
             self._count(sequence, draft, min(verdict.accepted, emitted), emitted)
         events: list[Event] = [self._text_event(sequence, piece) for piece in pieces]
         if sequence.request.explain:
-            events.append(_round_event(sequence, draft, verdict))
+            new = tuple(sequence.tokens[before:])
+            events.append(_round_event(sequence, draft, min(verdict.accepted, emitted), new))
         if sequence.finish is not None:
             events += self._finish(sequence, sequence.finish)
         return events
@@ -376,15 +380,11 @@ class Engine(Closing):
         stats.record_draft(sequence.drafter, sources, accepted)
         if draft.stopped is not None and sequence.drafter:
             stats.stops[draft.stopped] += 1
-        if plain := self._plain_seconds(sequence):
-            stats.plain_seconds += emitted * plain
+        if stats.predicted_tokens:
+            stats.record_plain(emitted, self._knowledge.prices.main.plain_seconds(sequence.held))
         stats.record_tokens(emitted, now - sequence.last_emitted)
         stats.predicted_seconds = now - sequence.prompt_done
         sequence.last_emitted = now
-
-    def _plain_seconds(self, sequence: Sequence) -> float:
-        """What a plain token would have taken at this moment, as far as it is known."""
-        return self._knowledge.prices.main.plain_seconds(sequence.held)
 
     @staticmethod
     def _text_event(sequence: Sequence, piece: Piece) -> TextEvent:
@@ -409,15 +409,15 @@ class Engine(Closing):
         return [*events, FinishEvent(sequence.id, reason, error)]
 
 
-def _round_event(sequence: Sequence, draft: Draft, verdict: Verdict) -> RoundEvent:
+def _round_event(sequence: Sequence, draft: Draft, accepted: int, emitted: tuple[int, ...]) -> RoundEvent:
     drafted = zip(draft.tokens, draft.evidence, strict=True)
     return RoundEvent(
         sequence.id,
         sequence.drafter,
         tuple(DraftedToken(token, evidence.source, evidence.guess) for token, evidence in drafted),
         draft.width,
-        verdict.accepted,
-        tuple(verdict.tokens),
+        accepted,
+        emitted,
         draft.stopped,
     )
 

@@ -24,7 +24,7 @@ from llamaspec.gguf.checks import check_model
 from llamaspec.gguf.facts import ModelFacts, describe
 from llamaspec.gguf.header import Header
 from llamaspec.gguf.pair import check_pair
-from llamaspec.gguf.shards import read_model
+from llamaspec.gguf.shards import read_model, stamp
 from llamaspec.native import api, devices
 from llamaspec.native.context import Context, ContextOptions
 from llamaspec.native.model import Model
@@ -106,7 +106,9 @@ def load_pair(
     rows = slots * (speculation.ceiling + 1)
     usable = devices.select(runtime.device, devices.list_devices())
     _tell_of_devices(runtime, usable)
-    footprints = [_footprint(part, runtime, slots, rows) for part in (main, draft) if part is not None]
+    checked = slots * (FAR_AHEAD + 1)
+    footprints = [_footprint(main, runtime, slots, rows)]
+    footprints += [_footprint(draft, runtime, slots, checked)] if draft is not None else []
     plan = fit.plan(
         usable, *footprints, main_layers=runtime.gpu_layers, draft_layers=runtime.gpu_layers_draft
     )
@@ -144,7 +146,7 @@ def load_pair(
                 sequences=slots,
                 batch_size=min(runtime.batch_size, part.context * slots),
                 ubatch_size=runtime.ubatch_size,
-                max_rows=rows if part is main else slots * (FAR_AHEAD + 1),
+                max_rows=rows if part is main else checked,
                 rollback=speculation.ceiling if part is main else 0,
                 threads=threads,
                 threads_batch=threads_batch,
@@ -213,21 +215,17 @@ def _drafters(
         model = ModelDrafter(metered, models[0].vocab_size, models[1].eos or 0, chunk)
         drafters += [model, CascadeDrafter(model, ngram)]
     drafters.append(ngram)
-    if speculation.corpus is not None:
+    if speculation.corpus is not None and not speculation.uses("corpus"):
+        log.warning("The corpus is not used: no drafter that may draft looks into it (--drafters corpus).")
+    elif speculation.corpus is not None:
         index = load_corpus(
             Path(speculation.corpus).expanduser(),
             lambda text: models[0].tokenize(text, special=False),
             corpus_cache or Path(tempfile.gettempdir()),
-            _identity(models[0].path),
+            stamp(models[0].path),
         )
         drafters.append(CorpusDrafter(index))
     return drafters
-
-
-def _identity(path: Path) -> str:
-    """What tells a file from another, or an older, one."""
-    status = path.stat()
-    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read(path: Path, context: int, main_context: int) -> _Part:

@@ -39,10 +39,10 @@ class Metered:
         if tokens <= MAX_WIDTH:
             depth = max(feed.position for feed in feeds)
             wanted = sum(feed.rows for feed in feeds)
-            if wanted == tokens:
-                self._all_rows.observe(tokens, depth, seconds)
             if self._each is not None and wanted == len(feeds):
                 self._each.observe(tokens, depth, seconds)
+            elif wanted == tokens:
+                self._all_rows.observe(tokens, depth, seconds)
         return rows
 
     def truncate(self, sequence: int, length: int) -> int:

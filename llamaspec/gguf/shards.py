@@ -8,6 +8,12 @@ from llamaspec.errors import FileMissingError
 from llamaspec.gguf.header import Header, read_header, shown
 
 
+def stamp(path: Path) -> str:
+    """What tells a file from others, and from older versions of itself, without reading it."""
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+
+
 def read_model(path: str | Path) -> Header:
     """Read the header of a model, which may be split over several files (`…-00001-of-00003.gguf`).
 

@@ -34,6 +34,8 @@ def scan(text: Sequence[int], tail: Sequence[int]) -> Match | None:
 class Pace:
     """Admits what the test says, and keeps what it was asked about."""
 
+    refusal = Stop.GAIN
+
     def __init__(self, admits: Callable[[Evidence], bool] = lambda evidence: True) -> None:
         self.asked: list[Evidence] = []
         self._admits = admits

@@ -95,7 +95,7 @@ class LookupDrafter(ABC):
                 break
             token, evidence = guess
             if not request.pace.admits(evidence):
-                draft.stopped = Stop.GAIN
+                draft.stopped = request.pace.refusal
                 break
             draft.add(token, None, evidence)
             tail.append(token)

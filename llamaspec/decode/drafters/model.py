@@ -162,7 +162,7 @@ class _Going:
             return None
         evidence = Evidence("model", proposal.confidence, confidence_bucket(proposal.confidence))
         if not self.request.pace.admits(evidence):
-            self.draft.stopped = Stop.P_MIN
+            self.draft.stopped = self.request.pace.refusal
             return None
         self.draft.add(proposal.token, proposal.drawn_from, evidence)
         self.text.append(proposal.token)
