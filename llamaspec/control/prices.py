@@ -7,6 +7,7 @@ from the shape of the table by one common `Level`, so that a slow minute makes n
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import exp, log
 from typing import Any
 
@@ -52,18 +53,34 @@ class _Shape:
         known = [width for width, count in enumerate(self.counts) if count]
         if not known:
             return
-        seconds = self.seconds
-        for left, right in zip(known, known[1:], strict=False):
-            slope = (seconds[right] - seconds[left]) / (right - left)
-            for width in range(left + 1, right):
-                seconds[width] = seconds[left] + slope * (width - left)
-        first, last = known[0], known[-1]
+        for left, right in pairwise(known):
+            self._line(left, right)
+        seconds, first, last = self.seconds, known[0], known[-1]
         rise = (seconds[last] - seconds[first]) / (last - first) if last > first else _RISE * seconds[first]
         slope = max(0.0, rise)
         for width in range(last + 1, MAX_WIDTH + 1):
             seconds[width] = seconds[last] + slope * (width - last)
         for width in range(1, first):
             seconds[width] = seconds[first]
+
+    def fill_beside(self, width: int) -> None:
+        """The lines that end in this width; every round does this."""
+        counts = self.counts
+        left = next((other for other in range(width - 1, 0, -1) if counts[other]), None)
+        right = next((other for other in range(width + 1, MAX_WIDTH + 1) if counts[other]), None)
+        if left is None and width > 1 or right is None and width < MAX_WIDTH:
+            self.fill()
+            return
+        if left is not None:
+            self._line(left, width)
+        if right is not None:
+            self._line(width, right)
+
+    def _line(self, left: int, right: int) -> None:
+        seconds = self.seconds
+        slope = (seconds[right] - seconds[left]) / (right - left)
+        for width in range(left + 1, right):
+            seconds[width] = seconds[left] + slope * (width - left)
 
 
 class Curve:
@@ -126,7 +143,7 @@ class Curve:
         self.level.value *= exp(_LEVEL_GAIN * error)
         shape.scale(width, exp(gain * (1.0 - _LEVEL_GAIN) * error))
         shape.counts[width] = count + 1.0
-        shape.fill()
+        shape.fill_beside(width)
 
     def forget(self) -> None:
         """Nothing is known any more."""
