@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from llamaspec.control.auto import Knowledge
@@ -49,5 +50,6 @@ class Remembered:
             partial.write_text(json.dumps(data), encoding="utf-8")
             partial.replace(self.path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             log.info("What was measured can't be kept: %s.", error)

@@ -68,7 +68,7 @@ class _Shape:
         counts = self.counts
         left = next((other for other in range(width - 1, 0, -1) if counts[other]), None)
         right = next((other for other in range(width + 1, MAX_WIDTH + 1) if counts[other]), None)
-        if left is None and width > 1 or right is None and width < MAX_WIDTH:
+        if (left is None and width > 1) or (right is None and width < MAX_WIDTH):
             self.fill()
             return
         if left is not None:

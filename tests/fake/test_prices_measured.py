@@ -75,7 +75,9 @@ def test_what_no_longer_fits_is_measured_anew(once: float, each: float, forgotte
     prices = calibrated(clock, Timed(clock, 0.01, 0.002))
     calibrated(clock, Timed(clock, once, each), prices=prices)
     relation = prices.main.prices(0)[8] / prices.main.prices(0)[1]
-    assert relation == pytest.approx((once + 8 * each) / (once + each) if forgotten else 0.026 / 0.012, rel=0.01)
+    assert relation == pytest.approx(
+        (once + 8 * each) / (once + each) if forgotten else 0.026 / 0.012, rel=0.01
+    )
     assert prices.main.seconds(1, 0) == pytest.approx(once + each, rel=0.01)
 
 

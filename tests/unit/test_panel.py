@@ -45,7 +45,8 @@ def test_drafts_are_told_by_drafter_with_their_end_and_an_estimate() -> None:
     stats.record_tokens(8, 0.4)
     stats.stops.update({"ceiling": 1, "expected gain": 2})
     stats.undrafted["no match"] = 7
-    stats.predicted_seconds, stats.plain_seconds = 0.4, 0.7
+    stats.record_plain(7, 0.1)
+    stats.predicted_seconds = 0.1 * (stats.predicted_tokens - 1) / 1.7
     said = lines(stats, prices=PRICES)
     assert said["drafted"].startswith("8 tokens, 5 accepted (62 %)")
     assert said["by drafter"] == (

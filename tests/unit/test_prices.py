@@ -160,3 +160,11 @@ def test_junk_is_refused(data: object) -> None:
     with pytest.raises((ValueError, TypeError, AttributeError)):
         curve.restore(data)  # type: ignore[arg-type]
     assert curve.prices(0)[1] == 1.0
+
+
+@pytest.mark.parametrize(("depth", "same"), [(0, True), (512, True), (513, False), (2000, False)])
+def test_short_texts_share_the_prices_of_the_calibration(depth: int, same: bool) -> None:
+    curve = Curve()
+    curve.measure(1, 0, [0.1])
+    assert (curve.plain_seconds(depth) > 0.0) == same
+    assert curve.prices(depth)[1] == 0.1

@@ -85,7 +85,9 @@ def test_prices_that_no_longer_fit_are_left_out() -> None:
     place.save(known)
     again = place.load()
     assert not again.prices.main.known
-    assert again.acceptance.rate(Evidence("model", 0.8, 3)) == known.acceptance.rate(Evidence("model", 0.8, 3))
+    assert again.acceptance.rate(Evidence("model", 0.8, 3)) == known.acceptance.rate(
+        Evidence("model", 0.8, 3)
+    )
 
 
 def test_a_cache_that_can_not_be_written_is_no_error(cache: Path) -> None:
