@@ -185,8 +185,8 @@ class AutoCourse:
     def _sampled_gain(
         self, name: str, arm: Arm, now: _Round, rate: float, otherwise: float
     ) -> tuple[float, float]:
-        """A sample of the tokens that a round with this drafter gains, and the tokens that it is expected to lose
-        against what is gained otherwise.
+        """A sample of the tokens that a round with this drafter gains, and the tokens that it is expected to
+        lose against what is gained otherwise.
         """
         step = self._step(name, now)
         if most_gained(now.costs, step) <= 1.0:

@@ -1,9 +1,9 @@
 """What a text may lose by following the offers of free drafters, at worst.
 
-A long match that breaks off costs a wide batch for nothing, and how soon matches break is a matter of the text:
-estimates from other texts are too bold for some. So each text begins with a small stake, in tokens. Whatever is
-verified must be covered by it, were all of it to fail; what is won raises it, and the next offer may be
-longer. That is how Kelly (1956) lets a capital grow and never be lost.
+A long match that breaks off costs a wide batch for nothing, and how soon matches break is a matter of the
+text: estimates from other texts are too bold for some. So each text begins with a small stake, in tokens.
+Whatever is verified must be covered by it, were all of it to fail; what is won raises it, and the next
+offer may be longer. That is how Kelly (1956) lets a capital grow and never be lost.
 """
 
 _FIRST = 1.0  # tokens

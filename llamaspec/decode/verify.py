@@ -57,8 +57,8 @@ def _judge(
 ) -> int:
     """The token that follows: `proposed` if it is kept, else its correction, which is another one."""
     if drawn_from is None:
-        # Chosen without chance: q(x) = 1. To keep x with probability p(x), and else to draw from p without x,
-        # is to draw from p and look whether it is x: by the chance of the position, as if nothing was drafted.
+        # Chosen without chance: q(x) = 1. To keep x with probability p(x), and else to draw from p without
+        # x, is to draw from p and look whether it is x: by the chance of the position, as if undrafted.
         return sampler.choose(row, history)
     p = sampler.distribution(row, history)
     p_x, q_x = probability(p, proposed), probability(drawn_from, proposed)

@@ -1,4 +1,4 @@
-"""Every combination of drafters, fixed and chosen by price: greedy texts are plain, sampled ones as probable."""
+"""Every combination of drafters, fixed and by price: greedy texts are plain, sampled ones as probable."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, combinations

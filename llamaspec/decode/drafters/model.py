@@ -7,7 +7,7 @@ from math import log2
 from llamaspec.decode.ports import Backend, Draft, DraftRequest, Evidence, Feed, Row, Stop
 
 Guess = Callable[[DraftRequest, Sequence[int]], list[int]]
-"""Tokens that may follow the text of a request, worth evaluating in the draft model along with its last one."""
+"""Tokens that may follow the text of a request, worth evaluating along with its last one."""
 
 _BUCKETS = 16
 
@@ -170,6 +170,6 @@ class _Going:
 
 
 def confidence_bucket(confidence: float) -> int:
-    """0 to 15, even in the logarithm of the odds from 1:8 to 256:1: finest towards 1, where most drafts are."""
+    """0 to 15, even in the logarithm of the odds from 1:8 to 256:1: finest towards 1, where most are."""
     odds = confidence / max(1e-9, 1.0 - confidence)
     return min(_BUCKETS - 1, max(0, int((log2(max(odds, 1e-9)) + 3.0) * _BUCKETS / 11.0)))
