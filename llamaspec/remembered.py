@@ -34,8 +34,8 @@ class Remembered:
             knowledge.restore(json.loads(self.path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return knowledge
-        except Exception as error:  # whatever is wrong with a cache file, it is of no use
-            log.info("What was measured before can't be read (%s): it is measured again.", error)
+        except Exception:  # whatever is wrong with a cache file, it is of no use
+            log.info("What was measured before can't be read, and is measured again (%s).", self.path.name)
             return Knowledge()
         return knowledge
 

@@ -140,7 +140,7 @@ class Stats:
     @property
     def estimated_speedup(self) -> float | None:
         """Against plain decoding at the price of a plain round as measured here: an estimate."""
-        each = ratio(self.plain_seconds, self.plain_tokens)
+        each = ratio(self.plain_seconds, self.plain_tokens) if self.draft_n else None
         return each and ratio(each * (self.predicted_tokens - 1), self.predicted_seconds)
 
     @property

@@ -54,7 +54,8 @@ def stats_lines(
         yield "price", _price(prices)
     if compare is not None and compare["speedup"]:
         plain = compare["plain"]["per_second"]
-        yield "speed", f"{compare['speedup']:.2f}× plain ({plain:.1f} tokens/s), measured in turns"
+        noise = "" if stats.draft_n else "; nothing was drafted, so what differs is noise"
+        yield "speed", f"{compare['speedup']:.2f}× plain ({plain:.1f} tokens/s), measured in turns{noise}"
     elif stats.draft_n and stats.estimated_speedup:
         estimate = f"≈ {stats.estimated_speedup:.1f}× plain"
         yield "speed", f"{estimate} (an estimate: by the price of plain rounds here)"
