@@ -155,6 +155,8 @@ class AutoCourse:
 
     def _offer_width(self, survival: Sequence[float], costs: Sequence[float]) -> int:
         """How much of an offer to verify: what is quickest, if it may be lost, else the best of what may."""
+        if not best_width(survival, costs, 1.0)[0]:
+            return 0  # most offers are of no use, which is seen in a fraction of the time
         width = quickest_width(survival, costs)
         if self._stake.covers(costs[width] - 1.0):
             return width
