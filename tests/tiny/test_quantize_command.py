@@ -166,6 +166,8 @@ def interrupted(model: Path) -> tuple[int, bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # A job in the background of a script ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while not list(model.parent.glob("*.partial")) and command.poll() is None:
         time.sleep(0.002)
