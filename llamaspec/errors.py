@@ -22,7 +22,9 @@
     ├── DecodeError               70   llama.cpp could not evaluate a batch
     │   └── DecodeAborted         71   the abort callback asked to stop
     ├── DeviceError               72   a device that is not there, or that this build can't use
-    └── ClosedError               73   use of a model, context or engine after close()
+    ├── ClosedError               73   use of a model, context or engine after close()
+    ├── QueueFullError            74   more requests than may wait
+    └── EngineFailedError         75   the engine has failed and answers no more requests
 
 The number is the exit code of the command line. 130 is kept for Ctrl-C.
 """
@@ -125,3 +127,11 @@ class DeviceError(LlamaspecError):
 
 class ClosedError(LlamaspecError):
     exit_code = 73
+
+
+class QueueFullError(LlamaspecError):
+    exit_code = 74
+
+
+class EngineFailedError(LlamaspecError):
+    exit_code = 75

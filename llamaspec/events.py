@@ -12,26 +12,55 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenDetail:
+    """One token, who drafted it (empty: nobody), and in which round, from 1, it was emitted.
+
+    `logprob` is the natural logarithm of its probability in the main model's raw row that it was judged by,
+    `top` the most probable tokens of that row with theirs; both only where they were asked for.
+    """
+
+    token: int
+    source: str
+    round: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TextEvent:
     """Text that is final. `drafted`: its last token came out of an accepted draft.
 
     `tokens` are the ids whose text is complete with this event: usually one, more where a
-    character or a possible stop string spans several tokens.
+    character or a possible stop string spans several tokens. `details` has one entry for each of them,
+    where the request asked for it.
     """
 
     request: int
     text: str
     tokens: tuple[int, ...]
     drafted: bool
+    details: tuple[TokenDetail, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """What the main model made of the prompt's tokens from the second on, before any text."""
+
+    request: int
+    details: tuple[TokenDetail, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """The last event of a request. `error` is set when, and only when, `reason` is ERROR."""
+    """The last event of a request. `error` is set when, and only when, `reason` is ERROR.
+
+    `stopped_by` is the stop string that ended the text, if one did.
+    """
 
     request: int
     reason: FinishReason
     error: Exception | None = None
+    stopped_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +89,4 @@ class RoundEvent:
     stopped: str | None
 
 
-Event = TextEvent | RoundEvent | FinishEvent
+Event = PromptEvent | TextEvent | RoundEvent | FinishEvent

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from llamaspec.closing import Closing
 from llamaspec.control.auto import Knowledge
 from llamaspec.control.breakeven import break_even
+from llamaspec.decode.ports import Grammar
 from llamaspec.decode.sequence import Request
 from llamaspec.engine.loader import Loaded, load_pair
 from llamaspec.errors import FileMissingError, UsageError
@@ -20,13 +21,17 @@ from llamaspec.hub.cache import cache_root
 from llamaspec.hub.fetch import fetch, resolve
 from llamaspec.hub.models import LocalModel, Progress
 from llamaspec.native.api import binding_version
-from llamaspec.native.grammar import NativeGrammar
+from llamaspec.native.grammar import NativeGrammar, schema_to_grammar
 from llamaspec.profiles import DEFAULT_PROFILE, Profile, find_profile, overlay
 from llamaspec.remembered import Remembered
 from llamaspec.stats import Stats
 from llamaspec.templates import CHATML, TemplateRenderer
 
 Message = Mapping[str, Any]
+Overrides = Mapping[str, Mapping[str, object]]
+"""Settings by section that take the place of the profile's."""
+
+_KEPT_TEXTS = 8  # conversations that a server keeps in the KV cache beside those that run
 
 _SHOWN_WIDTHS = (1, 2, 4, 8, 16)
 
@@ -72,7 +77,7 @@ class Session(Closing):
         prompt: str | Sequence[Message],
         *,
         grammar: str | None = None,
-        settings: Mapping[str, Mapping[str, object]] | None = None,
+        settings: Overrides | None = None,
     ) -> Generator[TextEvent]:
         """Answer a prompt, or a conversation as messages of `role` and `content`.
 
@@ -85,7 +90,7 @@ class Session(Closing):
         text: str,
         *,
         grammar: str | None = None,
-        settings: Mapping[str, Mapping[str, object]] | None = None,
+        settings: Overrides | None = None,
     ) -> Generator[TextEvent]:
         """Go on from a text as it stands, without a template."""
         return self.generate(self.request(text, grammar=grammar, settings=settings))
@@ -95,27 +100,42 @@ class Session(Closing):
         text: str,
         *,
         grammar: str | None = None,
-        settings: Mapping[str, Mapping[str, object]] | None = None,
+        settings: Overrides | None = None,
         explain: bool = False,
     ) -> Request:
         """What to generate from a text under the profile's settings and `settings` over them.
 
         With `explain`, `generate` tells its `on_round` of every round.
         """
+        tokens = self.loaded.main.tokenize(text)
+        constraint = self.grammar(grammar) if grammar is not None else None
+        request = self.prepare(tokens, grammar=constraint, settings=settings, explain=explain)
+        self._seed = request.sampling.seed
+        return request
+
+    def prepare(
+        self,
+        tokens: Sequence[int],
+        *,
+        grammar: Grammar | None = None,
+        settings: Overrides | None = None,
+        **fields: Any,
+    ) -> Request:
+        """The same from tokens; `fields` are other ones of the request. Safe to call from several threads."""
         profile = self._overlaid(settings)
         sampling = profile.sampling
         repeatable = sampling.seed >= 0 and profile.speculation.mode == "auto"
         if sampling.seed < 0:
             sampling = sampling.model_copy(update={"seed": secrets.randbits(63)})
-        self._seed = sampling.seed
-        return Request(
-            tuple(self.loaded.main.tokenize(text)),
-            sampling,
-            profile.speculation,
-            NativeGrammar(self.loaded.main, grammar) if grammar is not None else None,
-            repeatable,
-            explain,
-        )
+        return Request(tuple(tokens), sampling, profile.speculation, grammar, repeatable, **fields)
+
+    def schema_grammar(self, schema: str) -> str:
+        """GBNF for the texts that a JSON schema allows. Raises GrammarError."""
+        return schema_to_grammar(schema)
+
+    def grammar(self, gbnf: str) -> Grammar:
+        """A constraint for one request. Raises GrammarError."""
+        return NativeGrammar(self.loaded.main, gbnf)
 
     def _overlaid(self, settings: Mapping[str, Mapping[str, object]] | None) -> Profile:
         if not settings:
@@ -144,14 +164,20 @@ class Session(Closing):
     def render(
         self,
         prompt: str | Sequence[Message],
-        settings: Mapping[str, Mapping[str, object]] | None = None,
+        settings: Overrides | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
     ) -> str:
-        """The text that the chat template makes of a conversation."""
+        """The text that the chat template makes of a conversation.
+
+        `tools` and `options` are the template's.
+        """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         system = self._overlaid(settings).chat.system
         if system is not None and not any(message.get("role") == "system" for message in messages):
             messages.insert(0, {"role": "system", "content": system})
-        return self._renderer.render(messages)
+        return self._renderer.render(messages, tools=tools, **options)
 
     def generate(
         self,
@@ -171,8 +197,13 @@ class Session(Closing):
                     yield event
         finally:
             self.finish_reason = self.finish_reason or FinishReason.CANCELLED
-            if self._remembered is not None and request.speculation.mode == "auto":
-                self._remembered.save(self.loaded.knowledge)
+            if request.speculation.mode == "auto":
+                self.remember()
+
+    def remember(self) -> None:
+        """Keep what mode `auto` has learnt for the next start."""
+        if self._remembered is not None and self.profile.speculation.mode == "auto":
+            self._remembered.save(self.loaded.knowledge)
 
     def first_divergence(
         self, prompt: Sequence[int], speculative: Sequence[int], plain: Sequence[int]
@@ -239,13 +270,11 @@ class Session(Closing):
         }
 
     def _mode(self) -> dict[str, Any]:
-        speculation, there = self.profile.speculation, self.loaded.drafters
-        names = [name for name in speculation.drafters or there if name in there]
-        if speculation.mode == "fixed" and not speculation.drafters:
-            names = names[:1]
+        speculation = self.profile.speculation
+        names = speculation.choose(self.loaded.drafters)
         return {
             "mode": speculation.mode if names else "off",
-            "drafters": names,
+            "drafters": list(names),
             "draft_max": speculation.ceiling,
         }
 
@@ -274,15 +303,17 @@ def load(
     *,
     main: str | None = None,
     draft: str | None = None,
-    settings: Mapping[str, Mapping[str, object]] | None = None,
+    settings: Overrides | None = None,
     draft_mismatch: Literal["stop", "plain"] = "stop",
+    parallel: int | None = None,
     progress: Progress | None = None,
 ) -> Session:
     """Load a pair: a profile's, or `main` and `draft` as files, `owner/repo:QUANT` or `owner/repo/file.gguf`.
 
     `main` replaces the profile's pair, `draft` its draft alone. Without a profile the default one is
     taken, or with `main` no profile at all. Models that are not here yet are fetched; `progress` is
-    told. `draft_mismatch` "plain" goes on without a draft that does not fit.
+    told. `draft_mismatch` "plain" goes on without a draft that does not fit. With `parallel` the engine
+    serves so many requests at a time, which share the context, and keeps texts that have ended.
     """
     if draft_mismatch not in ("stop", "plain"):
         raise UsageError(f"--draft-mismatch is stop or plain, not {draft_mismatch!r}.")
@@ -324,6 +355,8 @@ def load(
         draft_mismatch=draft_mismatch,
         recall=recall,
         corpus_cache=cache_root() / "corpora",
+        slots=parallel or 1,
+        spare=_KEPT_TEXTS if parallel else 0,
     )
     if (chosen.chat.template or loaded.main_facts.chat_template) is None:
         log.warning("This model has no chat template: ChatML is a guess. --raw does without.")

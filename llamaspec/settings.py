@@ -81,6 +81,13 @@ class SpeculationSettings(Settings):
             return False
         return drafter in self.drafters or (not self.drafters and (self.mode == "auto" or drafter == "model"))
 
+    def choose(self, there: tuple[str, ...]) -> tuple[str, ...]:
+        """Who may draft of the drafters that are `there`, in order of preference."""
+        if self.ceiling == 0:
+            return ()
+        names = tuple(name for name in self.drafters or there if name in there)
+        return names if self.drafters or self.mode == "auto" else names[:1]
+
     @property
     def needs_draft_model(self) -> bool:
         """Whether a draft model has anything to do under these settings."""

@@ -46,7 +46,11 @@ class Stats:
     """One request's counters."""
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's tokens those that were held from before, and not evaluated again."""
+    queue_seconds: float = 0.0
     prompt_seconds: float = 0.0
+    """From the end of the wait for a slot until the prompt was read."""
     predicted_tokens: int = 0
     predicted_seconds: float = 0.0
     time_to_first_token: float | None = None
@@ -57,6 +61,8 @@ class Stats:
     """How many drafts had a token at position i."""
     accepted_at: list[int] = field(default_factory=list)
     """How many of those were accepted."""
+    widths: Counter[int] = field(default_factory=Counter)
+    """Rounds by how many draft tokens were verified in them; 0: plain ones."""
     sources: dict[str, SourceStats] = field(default_factory=dict)
     """Draft tokens by who proposed them."""
     drafters: dict[str, DrafterStats] = field(default_factory=dict)
@@ -88,6 +94,7 @@ class Stats:
             counts.extend([0] * (length - len(counts)))
             for position in range(length):
                 counts[position] += 1
+        self.widths[len(sources)] += 1
         for position, source in enumerate(sources):
             self.sources.setdefault(source, SourceStats()).record(1, position < accepted)
         if drafter:
@@ -120,6 +127,11 @@ class Stats:
     def overhead_seconds(self) -> float:
         """What is neither drafting nor evaluating the main model: sampling, text, our own bookkeeping."""
         return max(0.0, self.predicted_seconds - self.draft_seconds - self.verify_seconds)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the tokens behind the first, which is the prompt's."""
+        return ratio(max(0, self.predicted_tokens - 1), self.predicted_seconds)
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -155,8 +167,10 @@ class Stats:
         """The shape of `--json`; ratios without a denominator are null."""
         return {
             "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "queue_seconds": self.queue_seconds,
             "prompt_seconds": self.prompt_seconds,
-            "prompt_per_second": ratio(self.prompt_tokens, self.prompt_seconds),
+            "prompt_per_second": ratio(self.prompt_tokens - self.cached_tokens, self.prompt_seconds),
             "predicted_tokens": self.predicted_tokens,
             "predicted_seconds": self.predicted_seconds,
             "predicted_per_second": ratio(self.predicted_tokens, self.predicted_seconds),

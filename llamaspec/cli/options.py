@@ -4,7 +4,9 @@ A parameter that sets something is named as the settings' key, so that `override
 it goes. Each has an environment variable `LLAMASPEC_` + its name; a flag wins over it.
 """
 
-from collections.abc import Mapping, Set
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -375,3 +377,59 @@ System = Annotated[
     str | None,
     typer.Option("--system", "-sys", show_default=False, help="System prompt.", envvar="LLAMASPEC_SYSTEM"),
 ]
+
+_SETTINGS: dict[str, Any] = {
+    "mode": Spec,
+    "no_spec": NoSpec,
+    "drafters": Drafters,
+    "corpus": Corpus,
+    "draft_max": DraftMax,
+    "draft_min": DraftMin,
+    "p_min": PMin,
+    "ctx_size": CtxSize,
+    "ctx_size_draft": CtxSizeDraft,
+    "gpu_layers": GpuLayers,
+    "gpu_layers_draft": GpuLayersDraft,
+    "device": Device,
+    "threads": Threads,
+    "threads_batch": ThreadsBatch,
+    "flash_attn": FlashAttn,
+    "cache_type_k": CacheTypeK,
+    "cache_type_v": CacheTypeV,
+    "batch_size": BatchSize,
+    "ubatch_size": UbatchSize,
+    "n_predict": NPredict,
+    "temperature": Temperature,
+    "top_k": TopK,
+    "top_p": TopP,
+    "min_p": MinP,
+    "repeat_penalty": RepeatPenalty,
+    "repeat_last_n": RepeatLastN,
+    "presence_penalty": PresencePenalty,
+    "frequency_penalty": FrequencyPenalty,
+    "seed": Seed,
+    "ignore_eos": IgnoreEos,
+    "stop": Stop,
+}
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option that sets something of a loaded pair, before its own last ones.
+
+    It finds them in its context's `params`, under the settings' names.
+    """
+    own = inspect.signature(command)
+    named = inspect.Parameter.KEYWORD_ONLY
+    shared = [
+        inspect.Parameter(name, named, default=False if name == "no_spec" else None, annotation=option)
+        for name, option in _SETTINGS.items()
+    ]
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        command(**{name: given[name] for name in own.parameters})
+
+    parameters = [each.replace(kind=named) for each in own.parameters.values()]
+    called.__signature__ = own.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
+    called.__annotations__ = {**command.__annotations__, **_SETTINGS}
+    return called

@@ -21,6 +21,7 @@ llamaspec run "Where is the parser?" --corpus src --drafters model,ngram,corpus 
 """
 
 
+@o.takes_settings
 def run(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; standard input is added to it.")] = None,
@@ -31,37 +32,6 @@ def run(
     model: o.Model = None,
     model_draft: o.ModelDraft = None,
     draft_mismatch: o.DraftMismatch = "stop",
-    mode: o.Spec = None,
-    no_spec: o.NoSpec = False,
-    drafters: o.Drafters = None,
-    corpus: o.Corpus = None,
-    draft_max: o.DraftMax = None,
-    draft_min: o.DraftMin = None,
-    p_min: o.PMin = None,
-    ctx_size: o.CtxSize = None,
-    ctx_size_draft: o.CtxSizeDraft = None,
-    gpu_layers: o.GpuLayers = None,
-    gpu_layers_draft: o.GpuLayersDraft = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    threads_batch: o.ThreadsBatch = None,
-    flash_attn: o.FlashAttn = None,
-    cache_type_k: o.CacheTypeK = None,
-    cache_type_v: o.CacheTypeV = None,
-    batch_size: o.BatchSize = None,
-    ubatch_size: o.UbatchSize = None,
-    n_predict: o.NPredict = None,
-    temperature: o.Temperature = None,
-    top_k: o.TopK = None,
-    top_p: o.TopP = None,
-    min_p: o.MinP = None,
-    repeat_penalty: o.RepeatPenalty = None,
-    repeat_last_n: o.RepeatLastN = None,
-    presence_penalty: o.PresencePenalty = None,
-    frequency_penalty: o.FrequencyPenalty = None,
-    seed: o.Seed = None,
-    ignore_eos: o.IgnoreEos = None,
-    stop: o.Stop = None,
     grammar: o.Grammar = None,
     grammar_file: o.GrammarFile = None,
     json_schema: o.JsonSchema = None,
@@ -84,13 +54,10 @@ def run(
     ] = False,
 ) -> None:
     """Answer a prompt with a main model and, where there is one, a draft model."""
-    from llamaspec import session
     from llamaspec.cli.answer import Wanted, answer
+    from llamaspec.cli.loading import load
     from llamaspec.cli.prompt import constraint, read_prompt
-    from llamaspec.console.notices import show_notices
-    from llamaspec.console.progress import DownloadProgress
     from llamaspec.errors import UsageError
-    from llamaspec.native import api
 
     text = read_prompt(prompt, file, sys.stdin, raw=raw)
     if raw and system is not None:
@@ -102,24 +69,7 @@ def run(
             "With --quiet there is nothing to see of --compare and --explain.", "Drop it, or add --json."
         )
     gbnf = constraint(grammar, grammar_file, json_schema)
-    given = o.given(context)
-    settings = o.overrides(context.params) | {"speculation": o.speculation(context.params, given)}
-    api.verbose(verbose)
-    show_notices(quiet=quiet)
-    if "profile" in given:  # which wins over models from the environment
-        model = model if "model" in given else None
-        model_draft = model_draft if "model_draft" in given else None
-    # Ends before the answer begins: both draw on the terminal.
-    with DownloadProgress(quiet) as progress:
-        llm = session.load(
-            profile,
-            main=model,
-            draft=model_draft,
-            settings=settings,
-            draft_mismatch=draft_mismatch,
-            progress=progress,
-        )
-    with llm:
+    with load(context, quiet=quiet, verbose=verbose) as llm:
         if verify and not llm.profile.sampling.greedy:
             raise UsageError(
                 "--verify compares greedy texts, and sampled ones differ by chance.", "Add --temp 0."

@@ -146,10 +146,12 @@ class AutoCourse:
         self._knowledge.budget -= price
         return Plan(now.played, self._pace_of(now.played, now))
 
-    def cut(self, draft: Draft) -> None:
+    def cut(self, draft: Draft, beside: int | None = None) -> None:
         now = self._round
         if now is not None:
             if now.played:
+                if beside is not None and beside != now.situation.beside:
+                    now.costs = self._costs(now.situation, beside)
                 now.width, _ = best_width(self._survival(draft, now), now.costs, self._rate)
             draft.cut(now.width, Stop.GAIN)
 
@@ -165,12 +167,18 @@ class AutoCourse:
         return best_width(survival[:width], costs, 1.0)[0]
 
     def _begin(self, situation: Situation, offers: Mapping[str, Draft]) -> _Round:
-        prices, beside = self._knowledge.prices, situation.beside
+        prices, sharing = self._knowledge.prices, max(1, situation.sharing)
         main = prices.main.prices(situation.depth)
-        second = (beside + 1) / main[beside + 1]
-        step = prices.draft.prices(situation.depth)[1] or _ASSUMED_STEP * main[1]
+        second = (situation.waiting + 1) / main[situation.beside + 1]
+        step = prices.draft.prices(situation.depth)[sharing] / sharing or _ASSUMED_STEP * main[1]
+        costs = self._costs(situation, situation.beside)
+        return _Round(situation, offers, costs, step * second, second)
+
+    def _costs(self, situation: Situation, beside: int) -> list[float]:
+        beside = min(beside, MAX_WIDTH - 2)
         limit = min(situation.limit, MAX_WIDTH - beside - 1)
-        return _Round(situation, offers, round_costs(main, limit, beside), step * second, second)
+        main = self._knowledge.prices.main.prices(situation.depth)
+        return round_costs(main, limit, beside, situation.waiting)
 
     def _survival(self, draft: Draft, now: _Round) -> list[float]:
         rates = [self._mood.rate(evidence) for evidence in draft.evidence[: len(now.costs) - 1]]

@@ -12,14 +12,18 @@ from llamaspec.decode.ports import Draft, Evidence, Pace, Stop
 class Situation:
     """A round ahead. `limit`: most draft tokens (>= 1). `depth`: tokens in the main KV cache.
 
-    `beside`: tokens of other sequences in the main batch. `remaining`: tokens that the sequence may still
-    emit. `unread`: for each drafter, tokens that it has to evaluate before its first draft token is there.
+    `remaining`: tokens that the sequence may still emit. `beside`: tokens of others in the main batch;
+    `waiting`: other sequences, which wait for as long as this one; `sharing`: for how many, it included, a model
+    drafted in the round before. `unread`: for each drafter, tokens that it has to evaluate before its first
+    draft token is there.
     """
 
     limit: int
     depth: int
     remaining: int
     beside: int = 0
+    waiting: int = 0
+    sharing: int = 1
     unread: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -49,8 +53,8 @@ class Course(Protocol):
         """What to do in this round; None for not drafting."""
         ...
 
-    def cut(self, draft: Draft) -> None:
-        """Cut a draft to what is worth verifying."""
+    def cut(self, draft: Draft, beside: int | None = None) -> None:
+        """Cut a draft to what is worth verifying; `beside`: tokens of others in the batch, where that is news."""
         ...
 
     def learn(self, draft: Draft, emitted: Sequence[int], draft_seconds: float) -> None:
@@ -99,7 +103,7 @@ class FixedCourse:
                 return Plan(name, draft=offers[name])
         return None
 
-    def cut(self, draft: Draft) -> None:
+    def cut(self, draft: Draft, beside: int | None = None) -> None:
         if draft.width < self._draft_min:
             draft.cut(0, Stop.SHORT)
 

@@ -18,14 +18,14 @@ _SUREST = 0.995  # rate that an offer is believed to go on at
 _LEAST = 0.1  # cost of a round: what makes it less is noise
 
 
-def round_costs(prices: Sequence[float], limit: int, beside: int = 0) -> list[float]:
+def round_costs(prices: Sequence[float], limit: int, beside: int = 0, waiting: int = 0) -> list[float]:
     """Costs of rounds with up to `limit` draft tokens.
 
-    `prices[w]`: seconds of a batch of w tokens; `beside` of them are other sequences', each of which
-    waits for as long as this one.
+    `prices[w]`: seconds of a batch of w tokens, `beside` of which are others'; so many sequences are
+    `waiting` beside this one, each for as long as it.
     """
     plain = prices[beside + 1]
-    share = (beside + 1) / plain
+    share = (waiting + 1) / plain
     return [max(_LEAST, 1.0 + share * (price - plain)) for price in prices[beside + 1 : beside + limit + 2]]
 
 

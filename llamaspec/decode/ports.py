@@ -33,12 +33,13 @@ class Feed:
 class Backend(Protocol):
     """A model with a KV cache for several sequences.
 
-    `context_size` is in tokens and counts for each sequence; `batch_size` bounds the tokens of one
-    `decode`, `max_rows` the logits rows of one.
+    `context_size` is in tokens and counts for each sequence, `cells` for all of them together; `batch_size`
+    bounds the tokens of one `decode`, `max_rows` the logits rows of one.
     """
 
     vocab_size: int
     context_size: int
+    cells: int
     batch_size: int
     max_rows: int
 
@@ -56,6 +57,10 @@ class Backend(Protocol):
 
         Fewer are kept where the past can't be cut at any place: the caller feeds the rest again.
         """
+        ...
+
+    def copy(self, source: int, target: int, length: int) -> int:
+        """Let an empty sequence hold the first `length` tokens of another; the number that it really holds."""
         ...
 
 
@@ -185,6 +190,8 @@ class DraftRequest:
     limit: int
     pace: Pace
     proposer: Proposer
+    reading: int = 1 << 30
+    """Tokens of the text that may be evaluated in this round before the first draft token is there."""
 
 
 class Drafter(Protocol):
@@ -196,8 +203,10 @@ class Drafter(Protocol):
     name: str
     free: bool
 
-    def begin(self, sequence: int) -> None:
-        """A sequence starts, with nothing known of it."""
+    def begin(self, sequence: int, common: int = 0, source: int = -1) -> None:
+        """A sequence starts. Its first `common` tokens are those of the sequence `source`, or of its own
+        last text where that is `source`; anything else that is known of it no longer holds.
+        """
         ...
 
     def unread(self, sequence: int, length: int) -> int:

@@ -9,8 +9,9 @@ A vocabulary has some 150 k entries: with top-k, or with min-p alone, only a few
 and sorted. Without either the whole row is, which costs milliseconds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ _GRAMMAR_GLANCE = 64  # candidates that a grammar is asked about before the whol
 class Sampler:
     """Chooses tokens for one sequence: its settings, its penalties and its random numbers.
 
-    `banned` are tokens that must never come (end of generation, under `ignore_eos`). A `repeatable` one
+    `bias` is added to logits before anything else; -inf is for tokens that must never come. A `repeatable` one
     proposes best tokens instead of drawing them, which are kept less often: the text then depends on
     the seed and not on what was drafted.
     """
@@ -41,14 +42,15 @@ class Sampler:
         seed: int,
         *,
         grammar: Grammar | None = None,
-        banned: Sequence[int] = (),
+        bias: Mapping[int, float] | None = None,
         repeatable: bool = False,
     ) -> None:
         self.greedy = settings.greedy
         self._certain = repeatable or settings.greedy
         self.grammar = grammar
         self._settings = settings
-        self._banned = np.asarray(banned, dtype=np.int64)
+        self._biased = np.fromiter(bias or (), np.int64)
+        self._bias = np.fromiter((bias or {}).values(), np.float32)
         self._penalised = settings.repeat_last_n != 0 and (
             settings.repeat_penalty != 1.0
             or settings.presence_penalty != 0.0
@@ -128,22 +130,24 @@ class Sampler:
 
     @contextmanager
     def _adjusted(self, row: Row, history: Sequence[int]) -> Iterator[None]:
-        """The row with bans and penalties in place. Only the few touched entries are put back after."""
+        """The row with biases and penalties in place. Only the few touched entries are put back after."""
         penalised = self._penalised and len(history) > 0
-        if not penalised and self._banned.size == 0:
+        if not penalised and self._biased.size == 0:
             yield
             return
         # A draft model's vocabulary may be smaller than the one that these ids are from.
-        banned = self._banned[self._banned < row.size]
+        known = self._biased < row.size
+        biased = self._biased[known]
         ids, counts = _occurrences(self._window(history) if penalised else (), row.size)
-        saved, saved_banned = row[ids], row[banned]
+        saved_biased = row[biased]
+        row[biased] += self._bias[known]
+        saved = row[ids]
         try:
             row[ids] = self._penalise(saved, counts)
-            row[banned] = -np.inf
             yield
         finally:
-            row[banned] = saved_banned
             row[ids] = saved
+            row[biased] = saved_biased
 
     def _window(self, history: Sequence[int]) -> Sequence[int]:
         last_n = self._settings.repeat_last_n
@@ -240,6 +244,15 @@ def confidence(row: Row, best: int) -> float:
     if near.size > _CONFIDENT_AMONG:
         near = np.partition(near, near.size - _CONFIDENT_AMONG)[-_CONFIDENT_AMONG:]
     return float(1.0 / np.exp(near - row[best]).sum())
+
+
+def log_probabilities(row: Row, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """Of a raw row: the natural logarithm of a token's probability, and the `count` best tokens with theirs."""
+    peak = row.max()
+    _check_peak(peak)
+    total = float(peak) + log(float(np.exp(row - peak).sum(dtype=np.float64)))
+    best = top_candidates(row, count) if count else ()
+    return float(row[token]) - total, tuple((int(other), float(row[other]) - total) for other in best)
 
 
 def _share_of_best(logits: NDArray[np.float64]) -> float:

@@ -1,12 +1,13 @@
 """A request and the state of its sequence: plain data that the engine moves along."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from llamaspec.decode.ports import Draft, Grammar
 from llamaspec.decode.sampling import Sampler
 from llamaspec.decode.text import TextStream
-from llamaspec.events import FinishReason
+from llamaspec.events import FinishReason, TokenDetail
 from llamaspec.settings import SamplingSettings, SpeculationSettings
 from llamaspec.stats import Stats
 
@@ -23,6 +24,16 @@ class Request:
     """The same seed shall give the same text whatever is drafted: nothing is drafted by chance."""
     explain: bool = False
     """Tell of every round by an event."""
+    details: bool = False
+    """Tell of every token who drafted it."""
+    logprobs: int | None = None
+    """Tell of every token its probability, and those of so many alternatives."""
+    prompt_logprobs: int | None = None
+    """The same of the prompt's tokens, by an event before the first text."""
+    cache_prompt: bool = False
+    """Take over what is held of another text with the same beginning, and leave this one behind."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the main model's logits; -inf bans a token."""
 
 
 class Phase(Enum):
@@ -56,6 +67,9 @@ class Sequence:
     prompt_done: float = 0.0
     last_emitted: float = 0.0
     finish: FinishReason | None = None
+    details: list[TokenDetail] = field(default_factory=list)
+    """Of tokens whose text is not final yet."""
+    prompt_details: list[TokenDetail] = field(default_factory=list)
 
     @property
     def predicted(self) -> int:

@@ -18,12 +18,17 @@ class TextStream:
     """Text of one sequence. What may yet become a stop string is held back; a stop string is never shown."""
 
     stop: tuple[str, ...] = ()
-    stopped: bool = False
+    stopped_by: str = ""
+    """The stop string that has ended the text."""
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
     _tokens: list[int] = field(default_factory=list)
     _held: list[Piece] = field(default_factory=list)
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.stopped_by)
 
     def push(self, piece: bytes, token: int, drafted: bool) -> list[Piece]:
         """Add a token; what is final now. Nothing more may be pushed once `stopped` is true."""
@@ -49,10 +54,10 @@ class TextStream:
             held, self._held = self._held, []
             return held
         text = "".join(piece.text for piece in self._held)
-        found = min((at for at in (text.find(stop) for stop in self.stop) if at >= 0), default=-1)
-        if found >= 0:
-            self.stopped = True
-            return self._take(found, split=True)
+        found = min(((at, stop) for stop in self.stop if (at := text.find(stop)) >= 0), default=None)
+        if found is not None:
+            at, self.stopped_by = found
+            return self._take(at, split=True)
         return self._take(len(text) - _possible_stop(text, self.stop), split=False)
 
     def _take(self, length: int, *, split: bool) -> list[Piece]:

@@ -12,24 +12,37 @@ import secrets
 import time
 from collections.abc import Callable, Generator
 from collections.abc import Sequence as Seq
-from random import Random
 from typing import Protocol
 
 import numpy as np
 
 from llamaspec.closing import Closing
-from llamaspec.control.auto import AutoCourse, Knowledge
-from llamaspec.control.course import Course, FixedCourse, Situation
-from llamaspec.decode.ports import Backend, Draft, Drafter, DraftRequest, Feed, Grammar, Pace, Row, Stop
-from llamaspec.decode.sampling import Sampler
+from llamaspec.control.auto import Knowledge
+from llamaspec.decode.ports import Backend, Draft, Drafter, Feed, Row
+from llamaspec.decode.sampling import Sampler, log_probabilities
 from llamaspec.decode.sequence import Phase, Request, Sequence
 from llamaspec.decode.text import Piece, TextStream
 from llamaspec.decode.verify import verify
-from llamaspec.engine.scheduler import share_batch
+from llamaspec.engine.drafting import Drafting, Room
+from llamaspec.engine.scheduler import ReadingPace, share_batch
+from llamaspec.engine.slots import Slots, common_prefix
 from llamaspec.errors import ClosedError, ContextError, LlamaspecError, UsageError
-from llamaspec.events import DraftedToken, Event, FinishEvent, FinishReason, RoundEvent, TextEvent
-from llamaspec.settings import SpeculationSettings
+from llamaspec.events import (
+    DraftedToken,
+    Event,
+    FinishEvent,
+    FinishReason,
+    PromptEvent,
+    RoundEvent,
+    TextEvent,
+    TokenDetail,
+)
 from llamaspec.stats import Stats
+
+# By how much of a round reading may stretch it while others decode: in the main model, and in a draft model.
+_STRETCH, _STRETCH_OF_DRAFT = 1.0, 0.5
+_WORTH_WAITING = 64  # tokens of a prompt that are not read twice
+_LEAST_READING = 8  # tokens that a draft model may always evaluate: what a few rounds leave behind
 
 
 class Vocabulary(Protocol):
@@ -49,10 +62,12 @@ class Vocabulary(Protocol):
 class Engine(Closing):
     """Generates for up to `slots` requests at a time; further ones wait in order.
 
-    Prompts are read `prompt_chunk` tokens at a time, which bounds how long a cancel and the others wait.
-    It is fixed: chunks of other sizes give logits that differ in rounding. `drafters` are told of every
-    sequence; which of them drafts in a round is up to the request's settings. What mode `auto` knows and
-    learns is in `knowledge`. `clock` gives seconds.
+    Alone, a prompt is read `prompt_chunk` tokens at a time, which bounds how long a cancel waits; that is
+    fixed, as chunks of other sizes give logits that differ in rounding. Beside sequences that decode it is
+    read in such chunks as these can bear. The backends have `spare` sequences more than slots, which keep texts
+    that have ended; where the KV cache runs full these go first, and then the youngest request, which waits
+    and is read again. `drafters` are told of every sequence; which of them drafts in a round is up to the
+    request's settings. What mode `auto` knows and learns is in `knowledge`. `clock` gives seconds.
     """
 
     def __init__(
@@ -63,41 +78,56 @@ class Engine(Closing):
         *,
         knowledge: Knowledge | None = None,
         slots: int = 1,
+        spare: int = 0,
         prompt_chunk: int = 512,
         clock: Callable[[], float] = time.perf_counter,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._main = main
-        self._vocabulary = vocabulary
-        self._drafters = {drafter.name: drafter for drafter in drafters}
-        self._knowledge = knowledge or Knowledge()
-        self._clock = clock
-        self._on_close = on_close
-        self._free = list(range(slots))
         if slots > min(main.batch_size, main.max_rows):
             raise UsageError(f"{slots} sequences need a token each in a batch of {main.batch_size}.")
+        self.slots = slots
+        self.context_size = main.context_size
+        self.cells = main.cells
+        self.failure: LlamaspecError | None = None
+        self.decodes = 0
+        self.slots_in_decodes = 0  # summed up over all decodes
+        self._main = main
+        self._vocabulary = vocabulary
+        self._knowledge = knowledge or Knowledge()
+        self._drafting = Drafting(drafters, self._knowledge)
+        self._clock = clock
+        self._on_close = on_close
+        self._slots = Slots(slots + spare)
         self._most_pending = min(main.batch_size, main.max_rows) // slots  # tokens of a slot beside others
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._courses: dict[int, Course] = {}  # of those that may draft
         self._ids = itertools.count()
         self._prompt_chunk = prompt_chunk
+        self._reading = ReadingPace(prompt_chunk, _STRETCH)
+        self._draft_reading = ReadingPace(prompt_chunk, _STRETCH_OF_DRAFT)
         self._closed = False
 
-    def submit(self, request: Request) -> int:
-        """Queue a request; its id. Raises ContextError where prompt and one token don't fit."""
-        self._check_open()
+    def check(self, request: Request) -> None:
+        """Raise UsageError or ContextError for a request that can't be run. From any thread."""
         prompt = request.prompt
         if not prompt:
             raise UsageError("The prompt is empty.", "Give some text to go on from.")
         if any(not 0 <= token < self._vocabulary.vocab_size for token in prompt):
             raise UsageError("The prompt holds a token id that is not in the vocabulary.")
-        if len(prompt) >= self._main.context_size:
+        if len(prompt) >= self.context_size:
             raise ContextError(
-                f"The prompt has {len(prompt)} tokens and the context {self._main.context_size}.",
+                f"The prompt has {len(prompt)} tokens and the context {self.context_size}.",
                 "Raise the context size (-c) or shorten the prompt.",
             )
+
+    def submit(self, request: Request, stats: Stats | None = None) -> int:
+        """Queue a request; its id. `stats`, where given, counts what happens. Raises what `check` raises."""
+        self._check_open()
+        self.check(request)
         sampling = request.sampling
+        bias = dict(request.logit_bias)
+        if sampling.ignore_eos:
+            bias |= dict.fromkeys(self._vocabulary.eog_tokens, -np.inf)
         sequence = Sequence(
             id=next(self._ids),
             request=request,
@@ -105,15 +135,15 @@ class Engine(Closing):
                 sampling,
                 secrets.randbits(64) if sampling.seed < 0 else sampling.seed,
                 grammar=request.grammar,
-                banned=self._vocabulary.eog_tokens if sampling.ignore_eos else (),
+                bias=bias,
                 repeatable=request.repeatable,
             ),
-            tokens=list(prompt),
+            tokens=list(request.prompt),
             text=TextStream(sampling.stop),
             submitted=self._clock(),
+            stats=stats or Stats(),
         )
-        if (course := self._course(request.speculation, sequence.id)) is not None:
-            self._courses[sequence.id] = course
+        self._drafting.add(sequence)
         self._waiting.append(sequence)
         return sequence.id
 
@@ -128,6 +158,16 @@ class Engine(Closing):
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
+    @property
+    def running(self) -> Seq[Sequence]:
+        """The requests that have a slot. To be looked at from other threads, too."""
+        return tuple(self._running)
+
+    @property
+    def held(self) -> int:
+        """Tokens in the main KV cache."""
+        return sum(s.held for s in self.running) + self._slots.kept_tokens
+
     def generate(
         self,
         request: Request,
@@ -141,32 +181,28 @@ class Engine(Closing):
         """
         if self.busy:
             raise UsageError("A request is running.", "Read its events to the end, or close its iterator.")
-        mine = self.submit(request)
-        sequence = self._waiting[-1]
-        if stats is not None:
-            sequence.stats = stats
+        mine = self.submit(request, stats)
         try:
-            while sequence.phase is not Phase.DONE:
+            while self.busy:
                 for event in self.cancel(mine) if should_stop() else self.step():
-                    if event.request == mine:
-                        if isinstance(event, FinishEvent) and event.error is not None:
-                            raise event.error
-                        yield event
+                    if isinstance(event, FinishEvent) and event.error is not None:
+                        raise event.error
+                    yield event
         finally:
             self.cancel(mine)
 
     def step(self) -> list[Event]:
         """One round for every running sequence; what came of it.
 
-        An error of the backend ends all sequences of the batch with an error event each.
+        An error of the backend ends all sequences of the batch with an error event each, and stays in
+        `failure`.
         """
         self._check_open()
-        self._admit()
-        if not self._running:
-            return []
         try:
-            return self._round()
+            self._admit()
+            return self._round() if self._running else []
         except LlamaspecError as error:
+            self.failure = error
             return [
                 event for s in list(self._running) for event in self._finish(s, FinishReason.ERROR, error)
             ]
@@ -176,7 +212,8 @@ class Engine(Closing):
         self._check_open()
         if self.busy or not tokens:
             raise UsageError("Logits are read of a text that is not empty, while no request is running.")
-        slot, step = self._free[0], self._main.batch_size
+        self._evict(0)
+        slot, step = self._slots.place(tokens, {}, reuse=False).slot, self._main.batch_size
         try:
             for start in range(0, len(tokens), step):
                 [rows] = self._main.decode([Feed(slot, tokens[start : start + step], start, rows=1)])
@@ -184,6 +221,7 @@ class Engine(Closing):
             return row
         finally:
             self._main.truncate(slot, 0)
+            self._slots.free(slot)
 
     def close(self) -> list[Event]:
         """End every request and free the backends; the last events. A second call does nothing."""
@@ -196,37 +234,105 @@ class Engine(Closing):
         finally:
             self._on_close()
 
+    def abandon(self) -> None:
+        """Drop every request, without touching the backends: they are not to be trusted any more."""
+        self._waiting.clear()
+        self._running.clear()
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("The engine is closed.")
 
+    # Slots and the KV cache. Kept texts count for nothing: they make room whenever it is needed.
+
     def _admit(self) -> None:
-        while self._waiting and self._free:
-            sequence = self._waiting.pop(0)
-            sequence.slot = self._free.pop(0)
-            sequence.phase = Phase.PREFILL
-            for drafter in self._drafters.values():
-                drafter.begin(sequence.slot)
-            self._running.append(sequence)
+        """Give slots to those who wait, as long as the whole of their texts has room."""
+        while self._waiting and len(self._running) < self.slots:
+            sequence = self._waiting[0]
+            taken = sum(max(s.held, len(s.tokens)) + 1 for s in self._running)
+            if self._running and taken + len(sequence.tokens) + 1 > self.cells:
+                return
+            if self._is_being_read(sequence):
+                return
+            self._waiting.pop(0)
+            self._place(sequence)
+
+    def _is_being_read(self, sequence: Sequence) -> bool:
+        """Whether another request is reading what this one begins with: it is taken over when that is done."""
+        if not sequence.request.cache_prompt or sequence.request.prompt_logprobs is not None:
+            return False
+        reading = (s for s in self._running if s.phase is Phase.PREFILL)
+        return any(common_prefix(sequence.tokens[:-1], s.tokens) >= s.held + _WORTH_WAITING for s in reading)
+
+    def _place(self, sequence: Sequence) -> None:
+        request = sequence.request
+        reuse = request.cache_prompt and request.prompt_logprobs is None
+        held = {s.slot: s.tokens[: s.held] for s in self._running}
+        place = self._slots.place(sequence.tokens, held, reuse=reuse)
+        sequence.slot, sequence.phase = place.slot, Phase.PREFILL
+        self._running.append(sequence)
+        if place.given_up:
+            self._empty(place.slot)
+        if place.source == place.slot:
+            sequence.held = self._main.truncate(place.slot, place.common)
+        elif place.common:
+            sequence.held = self._main.copy(place.source, place.slot, place.common)
+        self._drafting.begin(place)
+        if sequence.predicted == 0:
+            now = self._clock()
+            sequence.stats.queue_seconds = now - sequence.submitted
+            sequence.stats.cached_tokens = sequence.held
+
+    def _empty(self, slot: int) -> None:
+        self._main.truncate(slot, 0)
+        self._drafting.forget(slot)
+
+    def _evict(self, most: int) -> None:
+        """Give up kept texts until all in the KV cache is at most `most` tokens."""
+        while self.held > most and (slot := self._slots.give_up()) is not None:
+            self._empty(slot)
+            self._slots.free(slot)
+
+    def _make_room(self) -> int:
+        """Tokens that this round may add to the KV cache: one for each decoding sequence at least."""
+        while True:
+            free = self.cells - sum(s.held for s in self._running)
+            if free >= sum(len(s.tokens) - s.held for s in self._running if s.phase is Phase.DECODING):
+                return free
+            self._postpone(self._running[-1])
+
+    def _postpone(self, sequence: Sequence) -> None:
+        """Take the slot of a request that has to wait: its text is read again later."""
+        self._running.remove(sequence)
+        self._empty(sequence.slot)
+        self._slots.free(sequence.slot)
+        sequence.slot, sequence.held, sequence.phase = -1, 0, Phase.WAITING
+        self._waiting.insert(0, sequence)
+
+    # A round.
 
     def _round(self) -> list[Event]:
         started = self._clock()
+        free = self._make_room()
         decoding = [s for s in self._running if s.phase is Phase.DECODING]
         prefilling = [s for s in self._running if s.phase is Phase.PREFILL]
-        drafts = self._draft(decoding)
+        pending = sum(len(s.tokens) - s.held for s in decoding)
+        chunk = self._prompt_chunk
+        if decoding:
+            chunk = min(self._reading.tokens(self._reading.usual), free - pending)
+        chunk = min(chunk, sum(len(s.tokens) - s.held for s in prefilling))
+        room = self._room(len(decoding), pending, chunk, free)
+        drafts, read_in_draft = self._drafting.draft(decoding, room, self._budget, self._vocabulary.is_eog)
         drafted = self._clock()
 
         feeds = [self._feed(s, draft) for s, draft in zip(decoding, drafts, strict=True)]
-        shares = share_batch(
-            self._main.batch_size,
-            (len(feed.tokens) for feed in feeds),
-            (len(s.tokens) - s.held for s in prefilling),
-            self._prompt_chunk,
-        )
-        served = [(s, share) for s, share in zip(prefilling, shares, strict=True) if share]
+        served = self._share(prefilling, feeds, min(chunk, free - sum(len(feed.tokens) for feed in feeds)))
         feeds += [self._prompt_feed(s, share) for s, share in served]
+        self._evict(self.cells - sum(len(feed.tokens) for feed in feeds))
         rows = self._main.decode(feeds)
         decoded = self._clock()
+        self.decodes += 1
+        self.slots_in_decodes += len(feeds)
 
         events: list[Event] = []
         for sequence, draft, feed, row in zip(decoding, drafts, feeds, rows, strict=False):
@@ -234,78 +340,44 @@ class Engine(Closing):
             sequence.stats.record_round(drafted - started, decoded - drafted)
             events += self._judge(sequence, draft, row)
         for (sequence, share), row in zip(served, rows[len(decoding) :], strict=True):
-            sequence.held += share
-            if sequence.held == len(sequence.tokens):
-                self._prompt_read(sequence, decoded)
-                events += self._judge(sequence, Draft(), row)
+            events += self._read(sequence, share, row, decoded)
+        if decoding:
+            self._draft_reading.learn(room.reading if read_in_draft else 0, drafted - started)
+            if not read_in_draft:
+                self._reading.learn(sum(share for _, share in served), self._clock() - started)
         return events
 
-    def _draft(self, decoding: Seq[Sequence]) -> list[Draft]:
-        """A draft for each sequence: what is owed, else what its course makes of what the drafters offer."""
-        drafts = {s.id: s.owed for s in decoding}
-        asked: dict[str, list[tuple[Sequence, DraftRequest]]] = {}
-        for sequence in decoding:
-            situation = self._situation(sequence)
-            if sequence.owed.tokens:  # its drafter is still who drafted that
-                sequence.owed.cut(situation.limit if situation else 0, Stop.CEILING)
-                continue
-            sequence.drafter = ""
-            course = self._courses.get(sequence.id)
-            if course is None or situation is None:
-                continue
-            request = self._request(sequence, situation.limit, course.pace)
-            offers = {name: self._drafters[name].draft([request])[0] for name in course.free}
-            if (plan := course.choose(situation, offers)) is None:
-                nothing_offered = not any(offer.width for offer in offers.values())
-                sequence.stats.undrafted[Stop.MATCH if offers and nothing_offered else Stop.GAIN] += 1
-                continue
-            sequence.drafter = plan.drafter
-            if plan.draft is not None:
-                drafts[sequence.id] = plan.draft
-            elif plan.pace is not None:
-                request = self._request(sequence, situation.limit, plan.pace)
-                asked.setdefault(plan.drafter, []).append((sequence, request))
-        for name, pairs in asked.items():
-            answers = self._drafters[name].draft([request for _, request in pairs])
-            drafts |= {s.id: draft for (s, _), draft in zip(pairs, answers, strict=True)}
-        for sequence in decoding:
-            draft = drafts[sequence.id]
-            if draft.width and draft is not sequence.owed:
-                self._courses[sequence.id].cut(draft)
-            _cut_at_end(draft, self._vocabulary.is_eog)
-            if sequence.sampler.grammar is not None:
-                _cut_at_forbidden(draft, sequence.sampler.grammar)
-        return [drafts[s.id] for s in decoding]
+    def _budget(self, sequence: Sequence) -> int:
+        return sequence.budget(self.context_size)
 
-    def _situation(self, sequence: Sequence) -> Situation | None:
-        """None where there is nothing to gain: the last token of a budget needs no draft."""
+    def _room(self, decoding: int, pending: int, chunk: int, free: int) -> Room:
+        """What a round has place for, when so many sequences decode and `chunk` tokens of prompts are read."""
         running = len(self._running)  # whoever reads a prompt needs a token and a row of the batch too
-        remaining = sequence.budget(self._main.context_size)
         limit = min(
-            sequence.request.speculation.ceiling,
-            remaining - 1,
             self._main.max_rows // running - 1,
-            self._main.batch_size // running - (len(sequence.tokens) - sequence.held),
+            (free - pending - chunk) // max(1, decoding),
         )
-        if limit < 1:
-            return None
-        length = len(sequence.tokens)
-        unread = {name: d.unread(sequence.slot, length) for name, d in self._drafters.items() if not d.free}
-        return Situation(limit, sequence.held, remaining, running - 1, unread)
+        reading = self._prompt_chunk
+        if decoding > 1:
+            reading = max(_LEAST_READING, self._draft_reading.tokens(self._reading.usual))
+        return Room(limit, self._main.batch_size // running, chunk, running - 1, reading)
 
-    @staticmethod
-    def _request(sequence: Sequence, limit: int, pace: Pace) -> DraftRequest:
-        return DraftRequest(sequence.slot, sequence.tokens, limit, pace, sequence.sampler)
-
-    def _course(self, settings: SpeculationSettings, seed: int) -> Course | None:
-        names = [name for name in settings.drafters or self._drafters if name in self._drafters]
-        free = [name for name in names if self._drafters[name].free]
-        if settings.mode == "off" or not names:
-            return None
-        if settings.mode == "fixed":
-            first = names if settings.drafters else names[:1]
-            return FixedCourse(first, free, settings.draft_min, settings.p_min)
-        return AutoCourse(self._knowledge, free, [name for name in names if name not in free], Random(seed))
+    def _share(self, prefilling: Seq[Sequence], feeds: Seq[Feed], chunk: int) -> list[tuple[Sequence, int]]:
+        """Which prompts are read in this round, and how many tokens of each."""
+        shares = share_batch(
+            self._main.batch_size,
+            (len(feed.tokens) for feed in feeds),
+            (len(s.tokens) - s.held for s in prefilling),
+            chunk,
+        )
+        rows = self._main.max_rows - sum(feed.rows for feed in feeds)
+        served = []
+        for sequence, share in zip(prefilling, shares, strict=True):
+            wanted = share if sequence.request.prompt_logprobs is not None else 1
+            if (granted := min(share, rows) if wanted > 1 else share) > 0 and rows > 0:
+                rows -= min(wanted, rows)
+                served.append((sequence, granted))
+        return served
 
     @staticmethod
     def _feed(sequence: Sequence, draft: Draft) -> Feed:
@@ -316,15 +388,34 @@ class Engine(Closing):
     def _prompt_feed(sequence: Sequence, share: int) -> Feed:
         end = sequence.held + share
         rows = 1 if end == len(sequence.tokens) else 0
+        if sequence.request.prompt_logprobs is not None:
+            rows = share
         return Feed(sequence.slot, sequence.tokens[sequence.held : end], sequence.held, rows=rows)
 
-    @staticmethod
-    def _prompt_read(sequence: Sequence, now: float) -> None:
+    def _read(self, sequence: Sequence, share: int, rows: Row, now: float) -> list[Event]:
+        """So many tokens more of a text are held; once all are, its first token is chosen."""
+        events: list[Event] = []
+        count = sequence.request.prompt_logprobs
+        if count is not None and sequence.predicted == 0:
+            ahead = sequence.tokens[sequence.held + 1 : sequence.held + 1 + share]
+            for row, token in zip(rows, ahead, strict=False):
+                sequence.prompt_details.append(
+                    TokenDetail(token, "", 0, *log_probabilities(row, token, count))
+                )
+        sequence.held += share
+        if sequence.held < len(sequence.tokens):
+            return events
         sequence.phase = Phase.DECODING
         if sequence.predicted == 0:
+            stats = sequence.stats
             sequence.prompt_done = sequence.last_emitted = now
-            sequence.stats.prompt_tokens = len(sequence.request.prompt)
-            sequence.stats.prompt_seconds = now - sequence.submitted
+            stats.prompt_tokens = len(sequence.request.prompt)
+            stats.prompt_seconds = now - sequence.submitted - stats.queue_seconds
+            if count is not None:
+                events.append(PromptEvent(sequence.id, tuple(sequence.prompt_details)))
+        owed = sequence.owed  # by a text that had to be read again
+        owed.width = 0
+        return events + self._judge(sequence, owed, rows[-1:])
 
     def _judge(self, sequence: Sequence, draft: Draft, rows: Row) -> list[Event]:
         """Settle one sequence; an error that is its own ends it alone."""
@@ -337,18 +428,22 @@ class Engine(Closing):
         """Take over what the main model made of a draft; cut both KV caches back to it."""
         before = len(sequence.tokens)
         verdict = verify(rows, draft, sequence.sampler, sequence.tokens, self._vocabulary.is_eog)
-        kept = verdict.tokens[: sequence.budget(self._main.context_size)]
+        kept = verdict.tokens[: self._budget(sequence)]
         pieces: list[Piece] = []
         for position, token in enumerate(kept):
             sequence.tokens.append(token)
             if self._vocabulary.is_eog(token):
                 sequence.finish = FinishReason.STOP
                 break
-            pieces += sequence.text.push(self._vocabulary.piece(token), token, position < verdict.accepted)
+            drafted = position < verdict.accepted
+            if sequence.request.details or sequence.request.logprobs is not None:
+                source = draft.evidence[position].source if drafted else ""
+                sequence.details.append(_detail(sequence, token, source, rows[position]))
+            pieces += sequence.text.push(self._vocabulary.piece(token), token, drafted)
             if sequence.text.stopped:
                 sequence.finish = FinishReason.STOP
                 break
-        if sequence.finish is None and sequence.budget(self._main.context_size) <= 0:
+        if sequence.finish is None and self._budget(sequence) <= 0:
             sequence.finish = FinishReason.LENGTH
         emitted = len(sequence.tokens) - before
         sequence.owed = draft.owed() if verdict.tokens == draft.tokens[: draft.width + 1] else Draft()
@@ -357,13 +452,10 @@ class Engine(Closing):
             sequence.held = self._main.truncate(sequence.slot, right)
             if len(sequence.tokens) - sequence.held > self._most_pending:
                 sequence.phase = Phase.PREFILL  # the past could not be cut there: most of it is read again
-        for drafter in self._drafters.values():
-            drafter.settle(sequence.slot, sequence.tokens)
-        if course := self._courses.get(sequence.id):
-            course.learn(draft, verdict.tokens, sequence.stats.last_draft_seconds)
+        self._drafting.settle(sequence, draft, verdict.tokens)
         if emitted:
             self._count(sequence, draft, min(verdict.accepted, emitted), emitted)
-        events: list[Event] = [self._text_event(sequence, piece) for piece in pieces]
+        events: list[Event] = [_text_event(sequence, piece) for piece in pieces]
         if sequence.request.explain:
             new = tuple(sequence.tokens[before:])
             events.append(_round_event(sequence, draft, min(verdict.accepted, emitted), new))
@@ -386,27 +478,36 @@ class Engine(Closing):
         stats.predicted_seconds = now - sequence.prompt_done
         sequence.last_emitted = now
 
-    @staticmethod
-    def _text_event(sequence: Sequence, piece: Piece) -> TextEvent:
-        return TextEvent(sequence.id, piece.text, piece.tokens, piece.drafted)
-
     def _finish(
-        self, sequence: Sequence, reason: FinishReason, error: Exception | None = None
+        self, sequence: Sequence, reason: FinishReason, error: LlamaspecError | None = None
     ) -> list[Event]:
-        """The one end of every request: its last text, its terminal event, its slot free and empty."""
-        events: list[Event] = [self._text_event(sequence, piece) for piece in sequence.text.finish()]
+        """The one end of every request: its last text, its terminal event, its slot free."""
+        events: list[Event] = [_text_event(sequence, piece) for piece in sequence.text.finish()]
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:
             self._running.remove(sequence)
-            self._main.truncate(sequence.slot, 0)
-            for drafter in self._drafters.values():
-                drafter.end(sequence.slot)
-            self._free.append(sequence.slot)
-        self._courses.pop(sequence.id, None)
+            if sequence.request.cache_prompt and error is None and sequence.held and not self._closed:
+                self._slots.keep(sequence.slot, sequence.tokens[: sequence.held])
+            else:
+                self._empty(sequence.slot)
+                self._slots.free(sequence.slot)
+        self._drafting.remove(sequence)
         sequence.phase = Phase.DONE
         sequence.finish = reason
-        return [*events, FinishEvent(sequence.id, reason, error)]
+        return [*events, FinishEvent(sequence.id, reason, error, sequence.text.stopped_by)]
+
+
+def _detail(sequence: Sequence, token: int, source: str, row: Row) -> TokenDetail:
+    count = sequence.request.logprobs
+    chances = log_probabilities(row, token, count) if count is not None else (None, ())
+    return TokenDetail(token, source, sequence.stats.rounds + 1, *chances)
+
+
+def _text_event(sequence: Sequence, piece: Piece) -> TextEvent:
+    details = tuple(sequence.details[: len(piece.tokens)])
+    del sequence.details[: len(piece.tokens)]
+    return TextEvent(sequence.id, piece.text, piece.tokens, piece.drafted, details)
 
 
 def _round_event(sequence: Sequence, draft: Draft, accepted: int, emitted: tuple[int, ...]) -> RoundEvent:
@@ -420,21 +521,3 @@ def _round_event(sequence: Sequence, draft: Draft, accepted: int, emitted: tuple
         emitted,
         draft.stopped,
     )
-
-
-def _cut_at_end(draft: Draft, is_eog: Callable[[int], bool]) -> None:
-    """Nothing is emitted behind an end of generation, which itself needs a row but not the main model."""
-    for position, token in enumerate(draft.tokens[: draft.width]):
-        if is_eog(token):
-            draft.cut(position, Stop.END)
-            return
-
-
-def _cut_at_forbidden(draft: Draft, grammar: Grammar) -> None:
-    """Nothing from the first token that the grammar forbids needs the main model."""
-    ahead = grammar.copy()
-    for position, token in enumerate(draft.tokens[: draft.width]):
-        if not ahead.allowed(np.array([token]))[0]:
-            draft.cut(position, Stop.GRAMMAR)
-            return
-        ahead.accept(token)

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Prompt tokens between two looks at whether to stop: about a second on a small machine.
 _CPU_CHUNK = 128
+_ROWS = 64  # of logits at least, for the tokens of prompts
 
 Mismatch = Literal["stop", "plain"]
 
@@ -77,10 +78,12 @@ def load_pair(
     recall: Callable[[Mapping[str, Any]], Knowledge] = lambda chosen: Knowledge(),
     corpus_cache: Path | None = None,
     slots: int = 1,
+    spare: int = 0,
 ) -> Loaded:
     """Load a main model and, unless there is none, its draft model.
 
-    `recall` is asked what is known of this pair under the settings that were chosen; what mode `auto` needs
+    Up to `slots` requests run at a time and share the context; `spare` texts that have ended are kept beside
+    them, where the model's state allows it. `recall` is asked what is known of this pair under the settings that were chosen; what mode `auto` needs
     to know and nobody knows yet is measured. `corpus_cache` is a folder for what is made of a corpus.
 
     Both headers are checked before llama.cpp sees the files. Raises ModelFileError, PairMismatchError
@@ -103,12 +106,20 @@ def load_pair(
     if draft is not None and draft.context < main.context:
         log.warning("Nothing is drafted beyond the draft model's context of %d tokens.", draft.context)
     api.start()
-    rows = slots * (speculation.ceiling + 1)
+    rows = (
+        slots * (speculation.ceiling + 1)
+        if slots + spare == 1
+        else max(slots * (speculation.ceiling + 1), _ROWS)
+    )
     usable = devices.select(runtime.device, devices.list_devices())
     _tell_of_devices(runtime, usable)
     checked = slots * (FAR_AHEAD + 1)
-    footprints = [_footprint(main, runtime, slots, rows)]
-    footprints += [_footprint(draft, runtime, slots, checked)] if draft is not None else []
+    cells = [main.context]
+    footprints = [_footprint(main, runtime, main.context, rows)]
+    if draft is not None:
+        own = (slots + spare) * draft.context
+        cells.append(draft.context if slots + spare == 1 else min(main.context, own) + rows)
+        footprints.append(_footprint(draft, runtime, cells[1], checked))
     plan = fit.plan(
         usable, *footprints, main_layers=runtime.gpu_layers, draft_layers=runtime.gpu_layers_draft
     )
@@ -141,10 +152,12 @@ def load_pair(
                     tensor_split=split if count and len(split) > 1 else (),
                 )
             )
+            spare = spare if model.keeps_all_positions else 0
             options = ContextOptions(
                 context_size=part.context,
-                sequences=slots,
-                batch_size=min(runtime.batch_size, part.context * slots),
+                cells=cells[len(contexts)],
+                sequences=slots + spare,
+                batch_size=min(runtime.batch_size, cells[len(contexts)]),
                 ubatch_size=runtime.ubatch_size,
                 max_rows=rows if part is main else checked,
                 rollback=speculation.ceiling if part is main else 0,
@@ -176,6 +189,7 @@ def load_pair(
             drafters,
             knowledge=knowledge,
             slots=slots,
+            spare=spare,
             prompt_chunk=chunk,
             on_close=opened.pop_all().close,
         )
@@ -251,7 +265,7 @@ def _tell_of_devices(runtime: RuntimeSettings, usable: list[devices.Device]) -> 
         log.warning("GPU layers were asked for (%s), and there is no GPU to put them on.", asked[0])
 
 
-def _footprint(part: _Part, runtime: RuntimeSettings, slots: int, rows: int) -> fit.Footprint:
+def _footprint(part: _Part, runtime: RuntimeSettings, cells: int, rows: int) -> fit.Footprint:
     facts, tensors = part.facts, part.header.tensors
     embedding = sum(tensor.bytes for tensor in tensors if tensor.name.startswith("token_embd."))
     tied = not any(tensor.name == "output.weight" for tensor in tensors)
@@ -260,7 +274,7 @@ def _footprint(part: _Part, runtime: RuntimeSettings, slots: int, rows: int) -> 
     per_token = facts.kv_bytes_per_token(runtime.cache_type_k, runtime.cache_type_v)
     return fit.Footprint(
         layer_bytes=facts.layer_bytes,
-        kv_bytes=tuple(size * part.context * slots for size in per_token),
+        kv_bytes=tuple(size * cells for size in per_token),
         input_bytes=embedding,
         output_bytes=embedding if tied else facts.other_bytes - embedding,
         tied_output=tied,
@@ -272,5 +286,5 @@ def _footprint(part: _Part, runtime: RuntimeSettings, slots: int, rows: int) -> 
             heads=facts.heads,
             flash_attention=runtime.flash_attn != "off",
         ),
-        logits_bytes=fit.logits_bytes(vocabulary=facts.vocab_size, rows=max(rows, slots)),
+        logits_bytes=fit.logits_bytes(vocabulary=facts.vocab_size, rows=rows),
     )

@@ -28,6 +28,7 @@ class Metered:
         self._clock = clock
         self.vocab_size = backend.vocab_size
         self.context_size = backend.context_size
+        self.cells = backend.cells
         self.batch_size = backend.batch_size
         self.max_rows = backend.max_rows
 
@@ -47,3 +48,6 @@ class Metered:
 
     def truncate(self, sequence: int, length: int) -> int:
         return self._backend.truncate(sequence, length)
+
+    def copy(self, source: int, target: int, length: int) -> int:
+        return self._backend.copy(source, target, length)

@@ -1,6 +1,10 @@
-"""What goes into the next main batch: a pure policy over plain numbers."""
+"""What goes into the next main batch: policies over plain numbers."""
 
 from collections.abc import Iterable
+
+_FIRST_READING = 8  # tokens, while nobody knows what they cost
+_GAIN = 0.25
+_GROWTH = 2.0
 
 
 def share_batch(batch_size: int, widths: Iterable[int], prompts: Iterable[int], chunk: int) -> list[int]:
@@ -16,3 +20,37 @@ def share_batch(batch_size: int, widths: Iterable[int], prompts: Iterable[int], 
         room -= share
         shares.append(share)
     return shares
+
+
+class ReadingPace:
+    """How much of a prompt to read beside sequences that decode, which have to wait for it.
+
+    As many tokens as stretch a round by `stretch` of what it takes without them, one at least. What a
+    token takes is learnt from the rounds themselves: by it, a GPU reads hundreds and a laptop a few.
+    """
+
+    def __init__(self, most: int, stretch: float) -> None:
+        self._most = most
+        self._stretch = stretch
+        self._usual = 0.0
+        self._each = 0.0
+        self._last = _FIRST_READING / _GROWTH
+
+    def tokens(self, round_seconds: float) -> int:
+        """Tokens to read in the next round, where one without reading takes so long."""
+        wanted = self._stretch * round_seconds / self._each if self._each else _FIRST_READING
+        return max(1, min(self._most, int(min(wanted, _GROWTH * self._last))))
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A round, or the part of it that reads, took so long; `tokens` were read in it, possibly none."""
+        if not tokens:
+            self._usual += _GAIN * (seconds - self._usual) if self._usual else seconds
+        elif self._usual:
+            self._last = tokens
+            each = max(0.01 * self._usual, seconds - self._usual) / tokens
+            self._each += _GAIN * (each - self._each) if self._each else each
+
+    @property
+    def usual(self) -> float:
+        """Seconds without reading; 0 where that was not seen yet."""
+        return self._usual

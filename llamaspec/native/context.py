@@ -34,13 +34,14 @@ _KV_TYPES: dict[KVType, int] = {
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """How a context is made. `context_size` is per sequence; `max_rows` bounds the logits rows of a batch.
+    """How a context is made. `context_size` is per sequence, `cells` (0: as much for each) for all together.
 
-    `rollback` is how many tokens at the end of the last batch may be taken back where the model keeps
+    `max_rows` bounds the logits rows of a batch. `rollback` is how many tokens at the end of the last batch may be taken back where the model keeps
     a state in place of a cache of positions.
     """
 
     context_size: int
+    cells: int = 0
     sequences: int = 1
     batch_size: int = 2048
     ubatch_size: int = 512
@@ -66,7 +67,7 @@ class Context(Closing):
         self._model = model  # kept alive: the context points into its weights
         api.forget_complaints()
         params = lib.llama_context_default_params()
-        params.n_ctx = options.context_size * options.sequences
+        params.n_ctx = options.cells or options.context_size * options.sequences
         params.n_batch = options.batch_size
         params.n_ubatch = min(options.ubatch_size, options.batch_size)
         params.n_seq_max = options.sequences
@@ -97,6 +98,7 @@ class Context(Closing):
         self._memory = lib.llama_get_memory(self._pointer)
         self.vocab_size = model.vocab_size
         self.context_size = options.context_size
+        self.cells = options.cells or options.context_size * options.sequences
         self.batch_size = int(lib.llama_n_batch(self._pointer))
         self.max_rows = max(options.max_rows, options.sequences)
         self._rollback = int(lib.llama_n_rs_seq(self._pointer))
@@ -146,6 +148,13 @@ class Context(Closing):
             raise DecodeError("llama.cpp can't clear a sequence of its KV cache.")
         self._last_position.pop(sequence, None)
         return 0
+
+    def copy(self, source: int, target: int, length: int) -> int:
+        _ = self.pointer
+        if not self._model.keeps_all_positions:  # the state of a whole text can't be had of its beginning
+            return 0
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, length)  # shares the cells
+        return length
 
     def _cut(self, sequence: int, length: int) -> bool:
         # Snapshots of a recurrent state reach back over the last batch only, its first token excepted.

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,20 @@ from llamaspec.native import api
 from llamaspec.native.api import lib
 
 _MAX_PIECE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class FillIn:
+    """Tokens that mark what comes before a gap, what comes behind it, and where its text begins.
+
+    `repository` and `file` head the name of a project and of a file in it; not every model has them.
+    """
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int | None
+    file: int | None
 
 
 class Model(Closing):
@@ -107,7 +122,21 @@ class Model(Closing):
 
     def special_text(self, token: int | None) -> str:
         """A token as it is written in a template, control tokens included."""
-        return "" if token is None else self._read_piece(token, special=True).decode("utf-8", "replace")
+        return "" if token is None else self.special_piece(token).decode("utf-8", "replace")
+
+    def special_piece(self, token: int) -> bytes:
+        """The bytes that a token is written with in a template, control tokens included."""
+        return self._read_piece(token, special=True)
+
+    @cached_property
+    def fill_in(self) -> FillIn | None:
+        """The control tokens for text between two others; None where the model was not trained for it."""
+        names = ("pre", "suf", "mid", "rep", "sep")
+        tokens = [int(getattr(lib, f"llama_vocab_fim_{name}")(self.vocab)) for name in names]
+        prefix, suffix, middle, repository, file = (token if token >= 0 else None for token in tokens)
+        if prefix is None or suffix is None or middle is None:
+            return None
+        return FillIn(prefix, suffix, middle, repository, file)
 
     def _read_piece(self, token: int, *, special: bool) -> bytes:
         if not 0 <= token < self.vocab_size:
@@ -121,14 +150,15 @@ class Model(Closing):
             size = -written
         raise ModelFileError(f"Token {token} of {self.path.name} is longer than {_MAX_PIECE} bytes.")
 
-    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+    def tokenize(self, text: str, *, special: bool = True, add_special: bool = True) -> list[int]:
         """Token ids of a text. With `special`, names of control tokens in the text become those tokens.
 
-        A BOS is put in front where the vocabulary asks for one and the text does not begin with it.
+        With `add_special` a BOS is put in front where the vocabulary asks for one and the text does not begin
+        with it.
         """
         data = text.encode("utf-8", "surrogatepass" if text.isascii() else "replace")
         bos = self.special_text(self.bos)
-        add_special = not (special and bos and text.startswith(bos))
+        add_special = add_special and not (special and bos and text.startswith(bos))
         room = len(data) + 8
         tokens = (lib.llama_token * room)()
         count = int(lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, special))

@@ -38,6 +38,7 @@ class FakeBackend:
         scale: float = 2.0,
         bias: Mapping[int, float] | None = None,
         context_size: int = 256,
+        cells: int = 0,
         batch_size: int = 64,
         max_rows: int = 32,
         rollback: str = "any",
@@ -45,6 +46,7 @@ class FakeBackend:
     ) -> None:
         self.vocab_size = vocab_size
         self.context_size = context_size
+        self.cells = cells or context_size
         self.batch_size = batch_size
         self.max_rows = max_rows
         self.held: dict[int, list[int]] = {}
@@ -94,14 +96,26 @@ class FakeBackend:
         held = self.held.setdefault(sequence, [])
         assert 0 <= length <= max(len(held), 0), f"truncated to {length} of {len(held)}"
         solid = self._solid.get(sequence, 0)
-        assert length == 0 or length >= solid, f"rolled back to {length}, behind the promised {solid}"
+        kept = self._rollback == "any" or length == 0 or length >= solid
+        assert kept, f"rolled back to {length}, behind the promised {solid}"
         if self._rollback != "any" and length < len(held):
             length = min(self._start.get(sequence, 0), length) if self._rollback == "start" else 0
         del held[length:]
         self._solid[sequence] = min(solid, length)
         return length
 
+    def copy(self, source: int, target: int, length: int) -> int:
+        assert not self.held.get(target), "copied over a text"
+        assert 0 < length <= len(self.held[source])
+        if self._rollback != "any":
+            return 0
+        self.held[target] = self.held[source][:length]
+        self._solid[target] = 0
+        return length
+
     def _check(self, feeds: Sequence[Feed]) -> None:
+        total = sum(len(held) for held in self.held.values()) + sum(len(feed.tokens) for feed in feeds)
+        assert total <= self.cells, "more than the cache has cells"
         assert feeds, "an empty batch"
         assert len({feed.sequence for feed in feeds}) == len(feeds), "a sequence twice in a batch"
         assert sum(len(feed.tokens) for feed in feeds) <= self.batch_size, "too many tokens"
@@ -148,8 +162,8 @@ class ScriptedDrafter:
         self._script = script
         self.texts: dict[int, list[int]] = {}
 
-    def begin(self, sequence: int) -> None:
-        assert sequence not in self.texts
+    def begin(self, sequence: int, common: int = 0, source: int = -1) -> None:
+        assert sequence not in self.texts or source == sequence
         self.texts[sequence] = []
 
     def unread(self, sequence: int, length: int) -> int:

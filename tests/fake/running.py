@@ -34,14 +34,16 @@ class CheckedEngine(Engine):
             if self._main._rollback == "any" and sequence.phase is Phase.DECODING:
                 assert sequence.held == len(sequence.tokens) - 1
             slots.add(sequence.slot)
-            if isinstance(drafter := self._drafters.get("model"), ModelDrafter):
+            if isinstance(drafter := self._drafting._drafters.get("model"), ModelDrafter):
                 backend = drafter._backend
                 drafted = backend.held.get(sequence.slot, [])
                 assert len(drafted) == drafter._held[sequence.slot] <= len(sequence.tokens) - 1
                 known = [t if t < backend.vocab_size else 0 for t in sequence.tokens[: len(drafted)]]
                 assert drafted == known
-        assert slots.isdisjoint(self._free)
-        assert all(not self._main.held.get(slot) for slot in self._free)
+        empty, kept = self._slots._empty, self._slots._kept
+        assert slots.isdisjoint(empty) and slots.isdisjoint(kept)
+        assert all(not self._main.held.get(slot) for slot in empty)
+        assert all(self._main.held[slot] == text for slot, text in kept.items())
         return events
 
 

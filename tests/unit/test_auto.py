@@ -23,7 +23,7 @@ def known(step: float = STEP) -> Knowledge:
 
 
 def situation(limit: int = 16, *, beside: int = 0, remaining: int = 400, unread: int = 1) -> Situation:
-    return Situation(limit, 100, remaining, beside, {"model": unread})
+    return Situation(limit, 100, remaining, beside, beside, unread={"model": unread})
 
 
 def drafted(source: str, *guesses: float) -> Draft:

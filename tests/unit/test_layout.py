@@ -39,6 +39,7 @@ TABLE: dict[str, set[str]] = {
     },
     "llamaspec": BASE | {"session", "profiles", "native.devices"},
     "console": {"events", "stats", "errors"},
+    "server": BASE | {"llamaspec", "session", "engine", "decode", "closing", "templates"},
     "bench": {"session", "profiles", "settings", "stats", "errors", "engine", "events"},
     "session": BASE
     | {
@@ -52,6 +53,7 @@ TABLE: dict[str, set[str]] = {
         "templates",
         "native.api",
         "native.grammar",
+        "decode.ports",
         "decode.sequence",
     },
     "remembered": {"control.auto", "hub.cache"},

@@ -115,7 +115,7 @@ def test_costs_are_in_plain_rounds() -> None:
 def test_beside_others_a_round_costs_their_time_too() -> None:
     prices = [0.0, 0.1, 0.2, 0.3, 0.4]
     # Two tokens of others make a plain round of 0.3 s; a third more of it delays three sequences.
-    assert round_costs(prices, 1, beside=2) == pytest.approx([1.0, 2.0])
+    assert round_costs(prices, 1, beside=2, waiting=2) == pytest.approx([1.0, 2.0])
 
 
 def test_a_dip_that_is_noise_makes_no_round_free() -> None:

@@ -118,15 +118,15 @@ def test_banned_tokens_never_come(row: Row, past: list[int]) -> None:
     banned = [1, row.size - 1]
     before = row.copy()
     options = OPEN.model_copy(update={"presence_penalty": 0.5})
-    found = Sampler(options, 0, banned=banned).distribution(row, past)
+    found = Sampler(options, 0, bias=dict.fromkeys(banned, -np.inf)).distribution(row, past)
     assert as_dict(found) == pytest.approx(reference(row, options, past, banned), rel=1e-5)
-    assert Sampler(GREEDY, 0, banned=banned).choose(row, past) not in banned
+    assert Sampler(GREEDY, 0, bias=dict.fromkeys(banned, -np.inf)).choose(row, past) not in banned
     np.testing.assert_array_equal(row, before)
 
 
 def test_banned_ids_beyond_a_smaller_vocabulary_do_no_harm() -> None:
     row = np.array([0.0, 1.0], np.float32)
-    assert Sampler(GREEDY, 0, banned=[1, 7]).choose(row, [9, 1]) == 0
+    assert Sampler(GREEDY, 0, bias={1: -np.inf, 7: -np.inf}).choose(row, [9, 1]) == 0
 
 
 @given(logits, st.integers(1, 30))
@@ -227,7 +227,7 @@ def test_where_the_truncations_left_nothing_allowed_the_whole_vocabulary_is_filt
 def test_only_banned_tokens_are_allowed() -> None:
     """The grammar has come to its end and the end is banned: the grammar wins, drafts or not."""
     for options in (OPEN, GREEDY):
-        sampler = Sampler(options, 0, grammar=Only(3), banned=[3])
+        sampler = Sampler(options, 0, grammar=Only(3), bias={3: -np.inf})
         assert sampler.choose(FALLING.copy(), ()) == 3
 
 

@@ -1,7 +1,10 @@
+from itertools import pairwise
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaspec.engine.scheduler import share_batch
+from llamaspec.engine.scheduler import ReadingPace, share_batch
 
 
 @given(
@@ -24,3 +27,37 @@ def test_prompts_are_served_first_come_first() -> None:
     assert share_batch(20, [4], [10, 10, 10], 64) == [10, 6, 0]
     assert share_batch(20, [4], [10, 10, 10], 12) == [10, 2, 0]
     assert share_batch(4, [3, 2], [10], 64) == [0]
+
+
+def rounds(pace: ReadingPace, count: int, plain: float, each: float) -> list[float]:
+    """Seconds of rounds beside which a prompt is read, on a machine where a token of it takes `each`."""
+    pace.learn(0, plain)
+    taken = []
+    for _ in range(count):
+        tokens = pace.tokens(pace.usual)
+        taken.append(plain + tokens * each)
+        pace.learn(tokens, taken[-1])
+    return taken
+
+
+@pytest.mark.parametrize(("plain", "each"), [(0.04, 0.02), (0.1, 0.01), (0.02, 0.0001)])
+def test_reading_stretches_a_round_as_far_as_it_may(plain: float, each: float) -> None:
+    last = rounds(ReadingPace(512, stretch=1.0), 20, plain, each)[-1]
+    most = plain + min(plain, 512 * each)
+    assert most - each <= last <= most + 1e-9
+
+
+def test_however_slow_it_is_a_prompt_gets_read() -> None:
+    pace = ReadingPace(512, stretch=1.0)
+    rounds(pace, 20, 0.01, 1.0)
+    assert pace.tokens(pace.usual) == 1
+
+
+def test_reading_speeds_up_step_by_step() -> None:
+    pace = ReadingPace(512, stretch=1.0)
+    pace.learn(0, 1.0)
+    widths = []
+    for _ in range(4):
+        widths.append(pace.tokens(pace.usual))
+        pace.learn(widths[-1], 1.0)
+    assert all(later <= 2 * earlier for earlier, later in pairwise(widths))

@@ -24,7 +24,7 @@ class CascadeDrafter:
         self._model = model
         self._lookup = lookup
 
-    def begin(self, sequence: int) -> None:
+    def begin(self, sequence: int, common: int = 0, source: int = -1) -> None:
         pass
 
     def unread(self, sequence: int, length: int) -> int:

@@ -127,7 +127,7 @@ class CorpusDrafter(LookupDrafter):
         super().__init__(GUESSES)
         self._index = index
 
-    def begin(self, sequence: int) -> None:
+    def begin(self, sequence: int, common: int = 0, source: int = -1) -> None:
         pass
 
     def settle(self, sequence: int, tokens: Sequence[int]) -> None:

@@ -40,8 +40,13 @@ class ModelDrafter:
         self._chunk = chunk
         self._held: dict[int, int] = {}
 
-    def begin(self, sequence: int) -> None:
-        self._held[sequence] = 0
+    def begin(self, sequence: int, common: int = 0, source: int = -1) -> None:
+        if source == sequence:
+            self._keep(sequence, common)
+            return
+        self.end(sequence)
+        held = min(common, self._held.get(source, 0))
+        self._held[sequence] = self._backend.copy(source, sequence, held) if held else 0
 
     def unread(self, sequence: int, length: int) -> int:
         return length - self._held[sequence]
@@ -99,9 +104,10 @@ class ModelDrafter:
             return False
         start = self._held[request.sequence]
         unread = len(request.tokens) - start
-        if unread <= min(self._chunk, self._share(sharing)):
+        most = min(self._chunk, request.reading)
+        if unread <= min(most, self._share(sharing)):
             return True
-        end = start + min(self._chunk, self._backend.batch_size, unread - 1)
+        end = start + min(most, self._backend.batch_size, unread - 1)
         known = self._known(request.tokens[start:end])
         self._decode([Feed(request.sequence, known, start)])
         one.draft.stopped = Stop.READING

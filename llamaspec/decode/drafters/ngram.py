@@ -146,7 +146,7 @@ class NgramDrafter(LookupDrafter):
         super().__init__(GUESSES)
         self._indices: dict[int, NgramIndex] = {}
 
-    def begin(self, sequence: int) -> None:
+    def begin(self, sequence: int, common: int = 0, source: int = -1) -> None:
         self._indices[sequence] = NgramIndex()
 
     def settle(self, sequence: int, tokens: Sequence[int]) -> None:
