@@ -22,6 +22,7 @@ from llamaspec.hub.fetch import fetch, resolve
 from llamaspec.hub.models import LocalModel, Progress
 from llamaspec.native.api import binding_version
 from llamaspec.native.grammar import NativeGrammar, schema_to_grammar
+from llamaspec.native.vetting import GrammarVetter
 from llamaspec.profiles import DEFAULT_PROFILE, Profile, find_profile, overlay
 from llamaspec.remembered import Remembered
 from llamaspec.stats import Stats
@@ -69,6 +70,7 @@ class Session(Closing):
         self._renderer = TemplateRenderer(
             template, model.special_text(model.bos), model.special_text(model.eos)
         )
+        self._vetter: GrammarVetter | None = None
         self._seed: int | None = None
         self._remembered = remembered
 
@@ -133,8 +135,19 @@ class Session(Closing):
         """GBNF for the texts that a JSON schema allows. Raises GrammarError."""
         return schema_to_grammar(schema)
 
-    def grammar(self, gbnf: str) -> Grammar:
-        """A constraint for one request. Raises GrammarError."""
+    def get_ready_for_strangers(self) -> GrammarVetter:
+        """Start the process that tries their grammars out, unless it is there."""
+        if self._vetter is None:
+            self._vetter = GrammarVetter(self.files[0].path)
+        return self._vetter
+
+    def grammar(self, gbnf: str, *, foreign: bool = False) -> Grammar:
+        """A constraint for one request. Raises GrammarError.
+
+        One that is `foreign`, somebody else's, is tried out in a process of its own first.
+        """
+        if foreign:
+            self.get_ready_for_strangers().check(gbnf)
         return NativeGrammar(self.loaded.main, gbnf)
 
     def _overlaid(self, settings: Mapping[str, Mapping[str, object]] | None) -> Profile:
@@ -193,7 +206,7 @@ class Session(Closing):
                     self.finish_reason = event.reason
                 elif isinstance(event, RoundEvent):
                     on_round(event)
-                else:
+                elif isinstance(event, TextEvent):
                     yield event
         finally:
             self.finish_reason = self.finish_reason or FinishReason.CANCELLED
@@ -295,6 +308,8 @@ class Session(Closing):
     def close(self) -> None:
         """Free the models. A second call does nothing."""
         self._renderer.close()
+        if self._vetter is not None:
+            self._vetter.close()
         self.loaded.engine.close()
 
 

@@ -76,6 +76,8 @@ class Stats:
     plain_seconds: float = 0.0
     """… and what they would have taken at that price."""
     last_draft_seconds: float = 0.0
+    last_plain_seconds: float = 0.0
+    """What the last round would have taken without drafts; 0: nobody knows."""
     latencies: list[float] = field(default_factory=list)
     """Time from one token to the next: those that come out of one round together have 0 but for the first."""
 
@@ -104,7 +106,7 @@ class Stats:
             counted.seconds += self.last_draft_seconds
 
     def record_plain(self, count: int, seconds: float) -> None:
-        """`count` tokens were emitted when a plain one would have taken so many seconds; 0: nobody knows."""
+        """`count` tokens were emitted when one without drafts would have taken so long; 0: nobody knows."""
         if seconds:
             self.plain_tokens += count
             self.plain_seconds += count * seconds
@@ -130,8 +132,8 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of the tokens behind the first, which is the prompt's."""
-        return ratio(max(0, self.predicted_tokens - 1), self.predicted_seconds)
+        """As llama-server counts: the first token, which the prompt's batch yields, is one of them."""
+        return ratio(self.predicted_tokens, self.predicted_seconds) if self.predicted_tokens > 1 else None
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -173,7 +175,7 @@ class Stats:
             "prompt_per_second": ratio(self.prompt_tokens - self.cached_tokens, self.prompt_seconds),
             "predicted_tokens": self.predicted_tokens,
             "predicted_seconds": self.predicted_seconds,
-            "predicted_per_second": ratio(self.predicted_tokens, self.predicted_seconds),
+            "predicted_per_second": self.tokens_per_second,
             "draft_n": self.draft_n,
             "draft_n_accepted": self.draft_n_accepted,
             "acceptance_rate": self.acceptance_rate,

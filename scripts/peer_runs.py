@@ -16,18 +16,15 @@ import http.client
 import json
 import os
 import re
-import socket
 import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_HOST = "127.0.0.1"
-_LOAD_SECONDS = 600
+from local_server import HOST, started
+
 _ANSWER_SECONDS = 3600
 
 
@@ -146,62 +143,22 @@ def run_program(command: Sequence[str]) -> tuple[str, str]:
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], str]]:
     """Start a llama-server, loaded when the block begins and ended after it; what posts to `/completion`."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        port = _free_port()
-        server = subprocess.Popen(
-            [*command, "--host", _HOST, "--port", str(port)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=clean_environment(),
-        )
-
-        def fail(what: str) -> RunFailed:
-            log.seek(0)
-            return RunFailed(f"llama-server {what}:\n{_end(log.read())}")
+    with started("llama-server", command, clean_environment()) as server:
 
         def complete(request: Mapping[str, Any]) -> str:
-            status, answer = _ask(port, "POST", "/completion", json.dumps(request))
+            status, answer = _ask(server.port, "POST", "/completion", json.dumps(request))
             if status != http.client.OK:
-                raise fail(f"answered {status}: {answer}")
+                raise server.failure(f"answered {status}: {answer}")
             return answer
 
-        try:
-            deadline = time.monotonic() + _LOAD_SECONDS
-            while not _is_healthy(port):
-                if server.poll() is not None:
-                    raise fail(f"ended with {server.returncode}")
-                if time.monotonic() > deadline:
-                    raise fail("did not load in time")
-                time.sleep(0.2)
-            yield complete
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+        yield complete
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_healthy(port: int) -> bool:
-    try:
-        return _ask(port, "GET", "/health", None)[0] == http.client.OK
-    except OSError:
-        return False
-
-
-def _ask(port: int, method: str, path: str, body: str | None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=_ANSWER_SECONDS)
+def _ask(port: int, method: str, path: str, body: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_SECONDS)
     try:
         headers = {"Content-Type": "application/json"}
-        connection.request(method, path, body.encode() if body else None, headers)
+        connection.request(method, path, body.encode(), headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode("utf-8", "replace")
     finally:

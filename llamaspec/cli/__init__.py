@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llamaspec.cli import check, ls, profile, pull, quantize, rm, run, show
+from llamaspec.cli import check, ls, profile, pull, quantize, rm, run, serve, show
 from llamaspec.errors import LlamaspecError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=run.EPILOG)(run.run)
+app.command(epilog=serve.EPILOG)(serve.serve)
 app.command()(pull.pull)
 app.command()(ls.ls)
 app.command()(show.show)

@@ -13,9 +13,9 @@ class Situation:
     """A round ahead. `limit`: most draft tokens (>= 1). `depth`: tokens in the main KV cache.
 
     `remaining`: tokens that the sequence may still emit. `beside`: tokens of others in the main batch;
-    `waiting`: other sequences, which wait for as long as this one; `sharing`: for how many, it included, a model
-    drafted in the round before. `unread`: for each drafter, tokens that it has to evaluate before its first
-    draft token is there.
+    `waiting`: other sequences, which wait for as long as this one; `sharing`: for how many, it included, a
+    model drafted in the round before. `unread`: for each drafter, tokens that it has to evaluate before its
+    first draft token is there.
     """
 
     limit: int
@@ -54,7 +54,7 @@ class Course(Protocol):
         ...
 
     def cut(self, draft: Draft, beside: int | None = None) -> None:
-        """Cut a draft to what is worth verifying; `beside`: tokens of others in the batch, where that is news."""
+        """Cut a draft to what is worth verifying; `beside`: tokens of others in the batch, if that is news."""
         ...
 
     def learn(self, draft: Draft, emitted: Sequence[int], draft_seconds: float) -> None:

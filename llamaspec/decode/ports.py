@@ -33,8 +33,8 @@ class Feed:
 class Backend(Protocol):
     """A model with a KV cache for several sequences.
 
-    `context_size` is in tokens and counts for each sequence, `cells` for all of them together; `batch_size`
-    bounds the tokens of one `decode`, `max_rows` the logits rows of one.
+    `context_size` is in tokens and counts for each sequence, `cells` for all of them together. One `decode`
+    takes `batch_size` tokens at most, and gives `max_rows` rows of logits.
     """
 
     vocab_size: int
@@ -60,7 +60,7 @@ class Backend(Protocol):
         ...
 
     def copy(self, source: int, target: int, length: int) -> int:
-        """Let an empty sequence hold the first `length` tokens of another; the number that it really holds."""
+        """Let an empty sequence hold the first `length` tokens of another; how many it really holds."""
         ...
 
 

@@ -31,8 +31,8 @@ _GRAMMAR_GLANCE = 64  # candidates that a grammar is asked about before the whol
 class Sampler:
     """Chooses tokens for one sequence: its settings, its penalties and its random numbers.
 
-    `bias` is added to logits before anything else; -inf is for tokens that must never come. A `repeatable` one
-    proposes best tokens instead of drawing them, which are kept less often: the text then depends on
+    `bias` is added to logits before anything else; -inf is for tokens that must never come. A `repeatable`
+    one proposes best tokens instead of drawing them, which are kept less often: the text then depends on
     the seed and not on what was drafted.
     """
 
@@ -247,7 +247,7 @@ def confidence(row: Row, best: int) -> float:
 
 
 def log_probabilities(row: Row, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """Of a raw row: the natural logarithm of a token's probability, and the `count` best tokens with theirs."""
+    """Of a raw row: the logarithm of a token's probability, and the `count` best tokens with theirs."""
     peak = row.max()
     _check_peak(peak)
     total = float(peak) + log(float(np.exp(row - peak).sum(dtype=np.float64)))

@@ -24,6 +24,8 @@ class Request:
     """The same seed shall give the same text whatever is drafted: nothing is drafted by chance."""
     explain: bool = False
     """Tell of every round by an event."""
+    special: bool = False
+    """Write control tokens by their names: some models write tool calls with them."""
     details: bool = False
     """Tell of every token who drafted it."""
     logprobs: int | None = None

@@ -12,6 +12,7 @@ from llamaspec.control.course import Course, FixedCourse, Situation
 from llamaspec.decode.ports import Draft, Drafter, DraftRequest, Grammar, Pace, Stop
 from llamaspec.decode.sequence import Sequence
 from llamaspec.engine.slots import Place
+from llamaspec.errors import GrammarError
 from llamaspec.settings import SpeculationSettings
 
 
@@ -19,8 +20,8 @@ from llamaspec.settings import SpeculationSettings
 class Room:
     """What a round has place for: `limit` draft tokens for each sequence, and `share` tokens of its batch.
 
-    `beside`: tokens of prompts in the batch. `waiting`: sequences that wait for the round, each other one's prompt among them. `reading`: tokens of
-    texts that a draft model may evaluate in it before it drafts.
+    `beside`: tokens of prompts in the batch. `waiting`: other sequences, which all wait for the round.
+    `reading`: tokens of texts that a draft model may evaluate in it before it drafts.
     """
 
     limit: int
@@ -168,7 +169,12 @@ def cut_at_forbidden(draft: Draft, grammar: Grammar) -> None:
     """Nothing from the first token that the grammar forbids needs the main model."""
     ahead = grammar.copy()
     for position, token in enumerate(draft.tokens[: draft.width]):
-        if not ahead.allowed(np.array([token]))[0]:
+        try:
+            allowed = bool(ahead.allowed(np.array([token]))[0])
+            if allowed:
+                ahead.accept(token)
+        except GrammarError:  # it has become too much to follow: the main model's token will tell
+            allowed = False
+        if not allowed:
             draft.cut(position, Stop.GRAMMAR)
             return
-        ahead.accept(token)

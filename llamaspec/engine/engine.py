@@ -25,7 +25,8 @@ from llamaspec.decode.text import Piece, TextStream
 from llamaspec.decode.verify import verify
 from llamaspec.engine.drafting import Drafting, Room
 from llamaspec.engine.scheduler import ReadingPace, share_batch
-from llamaspec.engine.slots import Slots, common_prefix
+from llamaspec.engine.seating import Seating
+from llamaspec.engine.slots import common_prefix
 from llamaspec.errors import ClosedError, ContextError, LlamaspecError, UsageError
 from llamaspec.events import (
     DraftedToken,
@@ -58,16 +59,18 @@ class Vocabulary(Protocol):
 
     def piece(self, token: int) -> bytes: ...
 
+    def special_piece(self, token: int) -> bytes: ...
+
 
 class Engine(Closing):
     """Generates for up to `slots` requests at a time; further ones wait in order.
 
     Alone, a prompt is read `prompt_chunk` tokens at a time, which bounds how long a cancel waits; that is
     fixed, as chunks of other sizes give logits that differ in rounding. Beside sequences that decode it is
-    read in such chunks as these can bear. The backends have `spare` sequences more than slots, which keep texts
-    that have ended; where the KV cache runs full these go first, and then the youngest request, which waits
-    and is read again. `drafters` are told of every sequence; which of them drafts in a round is up to the
-    request's settings. What mode `auto` knows and learns is in `knowledge`. `clock` gives seconds.
+    read in such chunks as these can bear. The backends have `spare` sequences more than slots, which keep
+    texts that have ended; where the KV cache runs full these go first, and then the youngest request, which
+    waits and is read again. `drafters` are told of every sequence; which of them drafts in a round is up to
+    the request's settings. What mode `auto` knows and learns is in `knowledge`. `clock` gives seconds.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Engine(Closing):
         self._drafting = Drafting(drafters, self._knowledge)
         self._clock = clock
         self._on_close = on_close
-        self._slots = Slots(slots + spare)
+        self._seating = Seating(main, self._drafting, slots + spare)
         self._most_pending = min(main.batch_size, main.max_rows) // slots  # tokens of a slot beside others
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -166,7 +169,7 @@ class Engine(Closing):
     @property
     def held(self) -> int:
         """Tokens in the main KV cache."""
-        return sum(s.held for s in self.running) + self._slots.kept_tokens
+        return sum(s.held for s in self.running) + self._seating.kept_tokens
 
     def generate(
         self,
@@ -212,16 +215,12 @@ class Engine(Closing):
         self._check_open()
         if self.busy or not tokens:
             raise UsageError("Logits are read of a text that is not empty, while no request is running.")
-        self._evict(0)
-        slot, step = self._slots.place(tokens, {}, reuse=False).slot, self._main.batch_size
-        try:
+        step = self._main.batch_size
+        with self._seating.borrowed() as slot:
             for start in range(0, len(tokens), step):
                 [rows] = self._main.decode([Feed(slot, tokens[start : start + step], start, rows=1)])
             row: Row = rows[-1].copy()
-            return row
-        finally:
-            self._main.truncate(slot, 0)
-            self._slots.free(slot)
+        return row
 
     def close(self) -> list[Event]:
         """End every request and free the backends; the last events. A second call does nothing."""
@@ -243,7 +242,7 @@ class Engine(Closing):
         if self._closed:
             raise ClosedError("The engine is closed.")
 
-    # Slots and the KV cache. Kept texts count for nothing: they make room whenever it is needed.
+    # Room in the KV cache. Kept texts count for nothing: they make place whenever it is needed.
 
     def _admit(self) -> None:
         """Give slots to those who wait, as long as the whole of their texts has room."""
@@ -255,43 +254,19 @@ class Engine(Closing):
             if self._is_being_read(sequence):
                 return
             self._waiting.pop(0)
-            self._place(sequence)
+            sequence.phase = Phase.PREFILL
+            self._running.append(sequence)
+            self._seating.take(sequence, self._running[:-1])
+            if sequence.predicted == 0:
+                sequence.stats.queue_seconds = self._clock() - sequence.submitted
+                sequence.stats.cached_tokens = sequence.held
 
     def _is_being_read(self, sequence: Sequence) -> bool:
-        """Whether another request is reading what this one begins with: it is taken over when that is done."""
+        """Whether another is reading what this one begins with, which is taken over when that is done."""
         if not sequence.request.cache_prompt or sequence.request.prompt_logprobs is not None:
             return False
         reading = (s for s in self._running if s.phase is Phase.PREFILL)
         return any(common_prefix(sequence.tokens[:-1], s.tokens) >= s.held + _WORTH_WAITING for s in reading)
-
-    def _place(self, sequence: Sequence) -> None:
-        request = sequence.request
-        reuse = request.cache_prompt and request.prompt_logprobs is None
-        held = {s.slot: s.tokens[: s.held] for s in self._running}
-        place = self._slots.place(sequence.tokens, held, reuse=reuse)
-        sequence.slot, sequence.phase = place.slot, Phase.PREFILL
-        self._running.append(sequence)
-        if place.given_up:
-            self._empty(place.slot)
-        if place.source == place.slot:
-            sequence.held = self._main.truncate(place.slot, place.common)
-        elif place.common:
-            sequence.held = self._main.copy(place.source, place.slot, place.common)
-        self._drafting.begin(place)
-        if sequence.predicted == 0:
-            now = self._clock()
-            sequence.stats.queue_seconds = now - sequence.submitted
-            sequence.stats.cached_tokens = sequence.held
-
-    def _empty(self, slot: int) -> None:
-        self._main.truncate(slot, 0)
-        self._drafting.forget(slot)
-
-    def _evict(self, most: int) -> None:
-        """Give up kept texts until all in the KV cache is at most `most` tokens."""
-        while self.held > most and (slot := self._slots.give_up()) is not None:
-            self._empty(slot)
-            self._slots.free(slot)
 
     def _make_room(self) -> int:
         """Tokens that this round may add to the KV cache: one for each decoding sequence at least."""
@@ -304,9 +279,8 @@ class Engine(Closing):
     def _postpone(self, sequence: Sequence) -> None:
         """Take the slot of a request that has to wait: its text is read again later."""
         self._running.remove(sequence)
-        self._empty(sequence.slot)
-        self._slots.free(sequence.slot)
-        sequence.slot, sequence.held, sequence.phase = -1, 0, Phase.WAITING
+        self._seating.leave(sequence, keep=False)
+        sequence.phase = Phase.WAITING
         self._waiting.insert(0, sequence)
 
     # A round.
@@ -319,7 +293,8 @@ class Engine(Closing):
         pending = sum(len(s.tokens) - s.held for s in decoding)
         chunk = self._prompt_chunk
         if decoding:
-            chunk = min(self._reading.tokens(self._reading.usual), free - pending)
+            bearable = 0 if self._reading.due else self._reading.tokens(self._reading.usual)
+            chunk = min(bearable, free - pending)
         chunk = min(chunk, sum(len(s.tokens) - s.held for s in prefilling))
         room = self._room(len(decoding), pending, chunk, free)
         drafts, read_in_draft = self._drafting.draft(decoding, room, self._budget, self._vocabulary.is_eog)
@@ -328,16 +303,19 @@ class Engine(Closing):
         feeds = [self._feed(s, draft) for s, draft in zip(decoding, drafts, strict=True)]
         served = self._share(prefilling, feeds, min(chunk, free - sum(len(feed.tokens) for feed in feeds)))
         feeds += [self._prompt_feed(s, share) for s, share in served]
-        self._evict(self.cells - sum(len(feed.tokens) for feed in feeds))
+        self._seating.make_room(free - sum(len(feed.tokens) for feed in feeds))
         rows = self._main.decode(feeds)
         decoded = self._clock()
         self.decodes += 1
         self.slots_in_decodes += len(feeds)
 
+        plain = self._plain_seconds(decoding, len(decoding) + sum(share for _, share in served))
+
         events: list[Event] = []
         for sequence, draft, feed, row in zip(decoding, drafts, feeds, rows, strict=False):
             sequence.held += len(feed.tokens)
             sequence.stats.record_round(drafted - started, decoded - drafted)
+            sequence.stats.last_plain_seconds = plain
             events += self._judge(sequence, draft, row)
         for (sequence, share), row in zip(served, rows[len(decoding) :], strict=True):
             events += self._read(sequence, share, row, decoded)
@@ -350,8 +328,14 @@ class Engine(Closing):
     def _budget(self, sequence: Sequence) -> int:
         return sequence.budget(self.context_size)
 
+    def _plain_seconds(self, decoding: Seq[Sequence], width: int) -> float:
+        """What this round would have taken without drafts; 0: nobody knows."""
+        depth = max((s.held for s in decoding), default=0)
+        curve = self._knowledge.prices.main
+        return curve.seconds(width, depth) if curve.plain_seconds(depth) else 0.0
+
     def _room(self, decoding: int, pending: int, chunk: int, free: int) -> Room:
-        """What a round has place for, when so many sequences decode and `chunk` tokens of prompts are read."""
+        """What a round has place for in which so many sequences decode and `chunk` prompt tokens are read."""
         running = len(self._running)  # whoever reads a prompt needs a token and a row of the batch too
         limit = min(
             self._main.max_rows // running - 1,
@@ -429,17 +413,18 @@ class Engine(Closing):
         before = len(sequence.tokens)
         verdict = verify(rows, draft, sequence.sampler, sequence.tokens, self._vocabulary.is_eog)
         kept = verdict.tokens[: self._budget(sequence)]
+        spell = self._vocabulary.special_piece if sequence.request.special else self._vocabulary.piece
         pieces: list[Piece] = []
         for position, token in enumerate(kept):
             sequence.tokens.append(token)
-            if self._vocabulary.is_eog(token):
-                sequence.finish = FinishReason.STOP
-                break
             drafted = position < verdict.accepted
             if sequence.request.details or sequence.request.logprobs is not None:
                 source = draft.evidence[position].source if drafted else ""
                 sequence.details.append(_detail(sequence, token, source, rows[position]))
-            pieces += sequence.text.push(self._vocabulary.piece(token), token, drafted)
+            if self._vocabulary.is_eog(token):
+                sequence.finish = FinishReason.STOP
+                break
+            pieces += sequence.text.push(spell(token), token, drafted)
             if sequence.text.stopped:
                 sequence.finish = FinishReason.STOP
                 break
@@ -473,7 +458,7 @@ class Engine(Closing):
         if draft.stopped is not None and sequence.drafter:
             stats.stops[draft.stopped] += 1
         if stats.predicted_tokens:
-            stats.record_plain(emitted, self._knowledge.prices.main.plain_seconds(sequence.held))
+            stats.record_plain(emitted, stats.last_plain_seconds)
         stats.record_tokens(emitted, now - sequence.last_emitted)
         stats.predicted_seconds = now - sequence.prompt_done
         sequence.last_emitted = now
@@ -483,15 +468,15 @@ class Engine(Closing):
     ) -> list[Event]:
         """The one end of every request: its last text, its terminal event, its slot free."""
         events: list[Event] = [_text_event(sequence, piece) for piece in sequence.text.finish()]
+        if sequence.details and not sequence.text.stopped:  # the end of generation, which has no text
+            end = sequence.details.pop()
+            events.append(TextEvent(sequence.id, "", (end.token,), bool(end.source), (end,)))
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:
             self._running.remove(sequence)
-            if sequence.request.cache_prompt and error is None and sequence.held and not self._closed:
-                self._slots.keep(sequence.slot, sequence.tokens[: sequence.held])
-            else:
-                self._empty(sequence.slot)
-                self._slots.free(sequence.slot)
+            keep = sequence.request.cache_prompt and error is None and not self._closed
+            self._seating.leave(sequence, keep=keep)
         self._drafting.remove(sequence)
         sequence.phase = Phase.DONE
         sequence.finish = reason

@@ -83,8 +83,9 @@ def load_pair(
     """Load a main model and, unless there is none, its draft model.
 
     Up to `slots` requests run at a time and share the context; `spare` texts that have ended are kept beside
-    them, where the model's state allows it. `recall` is asked what is known of this pair under the settings that were chosen; what mode `auto` needs
-    to know and nobody knows yet is measured. `corpus_cache` is a folder for what is made of a corpus.
+    them, where the model's state allows it. `recall` is asked what is known of this pair under the settings
+    that were chosen; what mode `auto` needs to know and nobody knows yet is measured. `corpus_cache` is a
+    folder for what is made of a corpus.
 
     Both headers are checked before llama.cpp sees the files. Raises ModelFileError, PairMismatchError
     (unless `draft_mismatch` is "plain": then it is told and the draft left out), OutOfMemoryError,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 _FIRST_READING = 8  # tokens, while nobody knows what they cost
 _GAIN = 0.25
 _GROWTH = 2.0
+_LOOK_AFTER = 8  # rounds with reading
 
 
 def share_batch(batch_size: int, widths: Iterable[int], prompts: Iterable[int], chunk: int) -> list[int]:
@@ -35,6 +36,7 @@ class ReadingPace:
         self._usual = 0.0
         self._each = 0.0
         self._last = _FIRST_READING / _GROWTH
+        self._in_a_row = 0
 
     def tokens(self, round_seconds: float) -> int:
         """Tokens to read in the next round, where one without reading takes so long."""
@@ -43,12 +45,18 @@ class ReadingPace:
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A round, or the part of it that reads, took so long; `tokens` were read in it, possibly none."""
+        self._in_a_row = self._in_a_row + 1 if tokens else 0
         if not tokens:
             self._usual += _GAIN * (seconds - self._usual) if self._usual else seconds
         elif self._usual:
             self._last = tokens
             each = max(0.01 * self._usual, seconds - self._usual) / tokens
             self._each += _GAIN * (each - self._each) if self._each else each
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to see what a round without reading takes: machines slow down and recover."""
+        return self._in_a_row >= _LOOK_AFTER
 
     @property
     def usual(self) -> float:

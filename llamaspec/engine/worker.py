@@ -29,8 +29,9 @@ class Ticket:
     `async with` block cancels what still runs.
     """
 
-    def __init__(self, request: Request, cancel: Callable[["Ticket"], None]) -> None:
+    def __init__(self, request: Request, cancel: Callable[["Ticket"], None], kind: str = "") -> None:
         self.request = request
+        self.kind = kind
         self.stats = Stats()
         self.id = -1
         self.done = False
@@ -71,8 +72,9 @@ class Worker:
     """Runs an engine in a thread of its own until `close`.
 
     `max_waiting` bounds the requests that are waiting for a slot; `on_finish` is told of each one's end,
-    `on_idle` of there being nothing left to do, both in the thread. After an error that is not one request's own the engine is not trusted any
-    more: every request that runs or waits fails with it, and every later one with EngineFailedError.
+    `on_idle` of there being nothing left to do, both in the thread. After an error that is not one
+    request's own the engine is not trusted any more: every request that runs or waits fails with it, and
+    every later one with EngineFailedError.
     """
 
     def __init__(
@@ -101,13 +103,13 @@ class Worker:
         """Requests without a slot."""
         return max(0, self._pending - self._engine.slots)
 
-    def submit(self, request: Request) -> Ticket:
-        """Hand in a request, from within an event loop.
+    def submit(self, request: Request, kind: str = "") -> Ticket:
+        """Hand in a request, from within an event loop; `kind` is only carried along.
 
         Raises QueueFullError, EngineFailedError and ClosedError; what the engine has against the request is
         raised where its events are awaited.
         """
-        ticket = Ticket(request, self._cancel)
+        ticket = Ticket(request, self._cancel, kind)
         with self._lock:
             if self._closed:
                 raise ClosedError("The server is shutting down.")
@@ -168,8 +170,10 @@ class Worker:
             return
         try:
             ticket.id = self._engine.submit(ticket.request, ticket.stats)
-        except LlamaspecError as error:
+        except Exception as error:
             self._deliver(ticket, [FinishEvent(ticket.id, FinishReason.ERROR, error)])
+            if not isinstance(error, LlamaspecError):
+                raise
         else:
             self._tickets[ticket.id] = ticket
 
@@ -193,7 +197,10 @@ class Worker:
             self._tickets.pop(ticket.id, None)
             with self._lock:
                 self._pending -= 1
-            self._on_finish(ticket, last)
+            try:
+                self._on_finish(ticket, last)
+            except Exception:  # whoever listens: the requests are not to suffer for it
+                log.exception("The end of a request could not be told.")
         ticket.deliver(events)
 
     def _fail(self, error: Exception) -> None:

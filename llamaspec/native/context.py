@@ -36,8 +36,8 @@ _KV_TYPES: dict[KVType, int] = {
 class ContextOptions:
     """How a context is made. `context_size` is per sequence, `cells` (0: as much for each) for all together.
 
-    `max_rows` bounds the logits rows of a batch. `rollback` is how many tokens at the end of the last batch may be taken back where the model keeps
-    a state in place of a cache of positions.
+    `max_rows` bounds the logits rows of a batch. `rollback` is how many tokens at the end of the last batch
+    may be taken back where the model keeps a state in place of a cache of positions.
     """
 
     context_size: int

@@ -1,82 +1,61 @@
 """Grammars: GBNF text or a JSON schema → a constraint on tokens, one native pointer each."""
 
 import ctypes
-import json
 import os
-import re
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamaspec.errors import ClosedError, GrammarError
-from llamaspec.native import api
+from llamaspec.native import api, gbnf
 from llamaspec.native.api import lib
-from llamaspec.native.model import Model
+from llamaspec.native.gbnf import MAX_BYTES, MAX_NESTING
+from llamaspec.native.schema import schema_to_grammar
 
-MAX_BYTES = 1 << 16
-MAX_NESTING = 64
-MAX_REPETITIONS = 128
-
-_REPETITION = re.compile(r"\{\s*0*(\d{1,20})\s*,\s*0*(\d{1,20})\s*\}")
-
-_KEYWORDS = frozenset(
-    [
-        "type",
-        "properties",
-        "required",
-        "additionalProperties",
-        "items",
-        "prefixItems",
-        "minItems",
-        "maxItems",
-        "enum",
-        "const",
-        "oneOf",
-        "anyOf",
-        "allOf",
-        "$ref",
-        "$defs",
-        "definitions",
-        "pattern",
-        "minLength",
-        "maxLength",
-        "format",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "$schema",
-        "$id",
-        "$comment",
-    ]
-)
-_FORMATS = ("date", "time", "date-time", "uuid")
+__all__ = ["MAX_BYTES", "MAX_NESTING", "NativeGrammar", "Vocabulary", "schema_to_grammar"]
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
+
+MAX_LOOK_SECONDS = 0.5
+MAX_ACCEPT_SECONDS = 0.1
+"""Of CPU. The ways to read a text can double with each of its tokens, and what a token costs grows faster."""
+
+_one_at_a_time = threading.Lock()  # standard error belongs to the whole process
+
+
+class Vocabulary(Protocol):
+    """What a grammar needs of a model: the vocabulary, and `pointer`, which raises if it is closed."""
+
+    @property
+    def vocab(self) -> Any: ...
+
+    @property
+    def pointer(self) -> Any: ...
 
 
 class NativeGrammar:
     """The state of a llama.cpp grammar. See `decode.ports.Grammar` for the contract."""
 
-    def __init__(self, model: Model, text: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, text: str) -> None:
         """Compile GBNF with the rule `root`. Raises GrammarError where it doesn't compile."""
-        _check_size(text)
-        api.start()
-        api.forget_complaints()
-        self._model = model
-        with _native_stderr() as said:
-            self._pointer: Any = lib.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
-        if not self._pointer:
-            reason = said[0].partition("\n")[0].removeprefix("parse: error parsing grammar: ")
-            reason = reason or api.last_complaint()
-            raise GrammarError(
-                f"The grammar does not compile: {reason}", 'It is GBNF and needs a rule "root".'
-            )
+        gbnf.check(text)
+        self._model = vocabulary
+        self._pointer: Any = _compile(vocabulary, text, "root")
+
+    @classmethod
+    def unchecked(cls, vocabulary: Vocabulary, text: str, start: str) -> Self:
+        """The same for GBNF that is known to do the parser no harm, to begin with the rule `start`."""
+        grammar = object.__new__(cls)
+        grammar._model = vocabulary
+        grammar._pointer = _compile(vocabulary, text, start)
+        return grammar
 
     @property
     def pointer(self) -> Any:
@@ -94,14 +73,16 @@ class NativeGrammar:
             selected=-1,
             sorted=False,
         )
-        lib.llama_sampler_apply(self.pointer, ctypes.byref(array))
+        with _within(MAX_LOOK_SECONDS):
+            lib.llama_sampler_apply(self.pointer, ctypes.byref(array))
         return np.asarray(candidates["logit"] == 0.0)
 
     def accept(self, token: int) -> None:
         # llama.cpp throws through the C interface on a token that is not allowed, which ends the process.
         if not self.allowed(np.array([token]))[0]:
             raise GrammarError(f"Token {token} is not allowed by the grammar here.")
-        lib.llama_sampler_accept(self.pointer, token)
+        with _within(MAX_ACCEPT_SECONDS):
+            lib.llama_sampler_accept(self.pointer, token)
 
     def copy(self) -> Self:
         clone = object.__new__(type(self))
@@ -121,69 +102,28 @@ class NativeGrammar:
             self.close()
 
 
-def schema_to_grammar(schema: str) -> str:
-    """GBNF for the texts that a JSON schema allows. Raises GrammarError for what can't be expressed."""
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    if len(schema.encode("utf-8", "replace")) > MAX_BYTES:
-        raise GrammarError(f"The JSON schema is longer than {MAX_BYTES} bytes.")
-    try:
-        parsed = json.loads(schema)
-        if not isinstance(parsed, dict):
-            raise GrammarError("A JSON schema is an object.", "Give at least {} for any JSON value.")
-        if "://" in json.dumps(_values(parsed, "$ref")):
-            raise GrammarError("The JSON schema refers to another address, and none is fetched.")
-        _check_schema(parsed)
-        # The converter's strings may hold control characters, which JSON does not allow.
-        return str(json_schema_to_gbnf(schema)).replace(
-            r'char ::= [^"\\]', r'char ::= [^"\\\x7F\x00-\x1F]', 1
-        )
-    except json.JSONDecodeError as error:
-        raise GrammarError(f"The JSON schema is not JSON: {error}") from error
-    except GrammarError:
-        raise
-    except (Exception, RecursionError) as error:  # the converter raises whatever it stumbles on
-        raise GrammarError(f"The JSON schema can't be turned into a grammar: {error}") from error
-
-
-def _check_schema(node: Any) -> None:
-    """Refuse what the converter would leave out: an answer must not break a rule that was asked for."""
-    if not isinstance(node, dict):
-        return
-    for keyword in node.keys() - _KEYWORDS:
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raises GrammarError after what took longer: the next time it would take longer still."""
+    began = time.thread_time()
+    yield
+    if time.thread_time() - began > seconds:
         raise GrammarError(
-            f"The JSON schema's {keyword!r} can't be kept: llamaspec would ignore it.",
-            f"Supported: {', '.join(sorted(_KEYWORDS))}.",
+            "The grammar has too many ways to read this text.", "Have fewer alternatives that begin alike."
         )
-    if node.get("format") not in (None, *_FORMATS):
-        raise GrammarError(f"The JSON schema's format {node['format']!r} can't be kept.")
-    for least, most in (("minItems", "maxItems"), ("minLength", "maxLength")):
-        if least in node and most in node and node[least] > node[most]:
-            raise GrammarError(f"The JSON schema's {least} is above its {most}.")
-    properties = node.get("properties", {})
-    for name in node.get("required", []):
-        if name not in properties:
-            raise GrammarError(f"The JSON schema requires {name!r}, which is not among its properties.")
-    named = [*properties.values(), *node.get("$defs", {}).values(), *node.get("definitions", {}).values()]
-    several = [s for key in ("oneOf", "anyOf", "allOf", "prefixItems") for s in node.get(key, [])]
-    items = node.get("items")
-    below = [
-        *named,
-        *several,
-        node.get("additionalProperties"),
-        *(items if isinstance(items, list) else [items]),
-    ]
-    for schema in below:
-        _check_schema(schema)
 
 
-def _values(node: Any, key: str) -> list[Any]:
-    if isinstance(node, dict):
-        own = [node[key]] if key in node else []
-        return own + [found for value in node.values() for found in _values(value, key)]
-    if isinstance(node, list):
-        return [found for value in node for found in _values(value, key)]
-    return []
+def _compile(vocabulary: Vocabulary, text: str, start: str) -> Any:
+    api.start()
+    with _one_at_a_time:
+        api.forget_complaints()
+        with _native_stderr() as said:
+            pointer = lib.llama_sampler_init_grammar(vocabulary.vocab, text.encode(), start.encode())
+        reason = said[0].partition("\n")[0].removeprefix("parse: error parsing grammar: ")
+        reason = reason or api.last_complaint()
+    if not pointer:
+        raise GrammarError(f"The grammar does not compile: {reason}", 'It is GBNF and needs a rule "root".')
+    return pointer
 
 
 @contextmanager
@@ -206,34 +146,3 @@ def _native_stderr() -> Iterator[list[str]]:
             os.close(saved)
             caught.seek(0)
             said[0] = caught.read(4096).decode("utf-8", "replace").strip()
-
-
-def _check_size(text: str) -> None:
-    """Keep from llama.cpp's parser what it dies of: it recurses for every group, and loops for {2,1}.
-
-    Literals that hold such text count too: these are caps, not a parser.
-    """
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise GrammarError("The grammar is not valid Unicode text.") from error
-    if size > MAX_BYTES:
-        raise GrammarError(f"The grammar is longer than {MAX_BYTES} bytes.")
-    if not text.strip():
-        raise GrammarError("The grammar is empty: it would allow any text.")
-    if "\0" in text:
-        raise GrammarError("The grammar holds a NUL character.")
-    if (choices := sum(map(text.count, "?*{"))) > MAX_REPETITIONS:
-        raise GrammarError(
-            f"The grammar has {choices} optional or repeated parts; at most {MAX_REPETITIONS} are taken.",
-            "llama.cpp follows all their combinations at once.",
-        )
-    depth = deepest = 0
-    for repeated in _REPETITION.finditer(text):
-        if int(repeated[2]) < int(repeated[1]):
-            raise GrammarError(f"The grammar repeats at least {repeated[1]} and at most {repeated[2]} times.")
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    if deepest > MAX_NESTING:
-        raise GrammarError(f"The grammar nests {deepest} groups; at most {MAX_NESTING} are taken.")

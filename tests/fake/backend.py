@@ -144,6 +144,9 @@ class FakeVocabulary:
     def piece(self, token: int) -> bytes:
         return self._pieces[token]
 
+    def special_piece(self, token: int) -> bytes:
+        return b"<end>" if self.is_eog(token) else self.piece(token)
+
 
 class ScriptedDrafter:
     """Drafts `script(text)`, cut to the limit, without chance; holds the engine to a drafter's contract."""

@@ -40,7 +40,7 @@ class CheckedEngine(Engine):
                 assert len(drafted) == drafter._held[sequence.slot] <= len(sequence.tokens) - 1
                 known = [t if t < backend.vocab_size else 0 for t in sequence.tokens[: len(drafted)]]
                 assert drafted == known
-        empty, kept = self._slots._empty, self._slots._kept
+        empty, kept = self._seating._slots._empty, self._seating._slots._kept
         assert slots.isdisjoint(empty) and slots.isdisjoint(kept)
         assert all(not self._main.held.get(slot) for slot in empty)
         assert all(self._main.held[slot] == text for slot, text in kept.items())

@@ -53,6 +53,7 @@ TABLE: dict[str, set[str]] = {
         "templates",
         "native.api",
         "native.grammar",
+        "native.vetting",
         "decode.ports",
         "decode.sequence",
     },

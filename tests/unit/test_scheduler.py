@@ -61,3 +61,15 @@ def test_reading_speeds_up_step_by_step() -> None:
         widths.append(pace.tokens(pace.usual))
         pace.learn(widths[-1], 1.0)
     assert all(later <= 2 * earlier for earlier, later in pairwise(widths))
+
+
+def test_now_and_then_a_round_without_reading_is_due() -> None:
+    pace = ReadingPace(512, stretch=1.0)
+    pace.learn(0, 1.0)
+    reading = 0
+    while not pace.due:
+        pace.learn(1, 2.0)
+        reading += 1
+    pace.learn(0, 5.0)  # others have come to use the machine
+    assert reading > 1 and not pace.due
+    assert 1.0 < pace.usual < 5.0
