@@ -102,7 +102,21 @@ class OutOfMemoryError(LlamaspecError):
 
 
 class ContextError(LlamaspecError):
+    """Tells, where they are known, how many tokens the prompt has and the context holds."""
+
     exit_code = 60
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        prompt_tokens: int | None = None,
+        context_size: int | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.prompt_tokens = prompt_tokens
+        self.context_size = context_size
 
 
 class GrammarError(LlamaspecError):

@@ -15,8 +15,9 @@ class FinishReason(StrEnum):
 class TokenDetail:
     """One token, who drafted it (empty: nobody), and in which round, from 1, it was emitted.
 
-    `logprob` is the natural logarithm of its probability in the main model's raw row that it was judged by,
-    `top` the most probable tokens of that row with theirs; both only where they were asked for.
+    `logprob` is the natural logarithm of its probability in the main model's row that it was judged by, raw
+    or after the samplers, `top` the most probable tokens of that row with theirs; both only where they were
+    asked for.
     """
 
     token: int
@@ -48,6 +49,20 @@ class PromptEvent:
 
     request: int
     details: tuple[TokenDetail, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """How far a prompt of `total` tokens is read; comes where it was asked for, before any text.
+
+    The first one tells of the `cached` tokens, held from before, alone. `seconds` are since it has a slot.
+    """
+
+    request: int
+    total: int
+    cached: int
+    processed: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +104,4 @@ class RoundEvent:
     stopped: str | None
 
 
-Event = PromptEvent | TextEvent | RoundEvent | FinishEvent
+Event = ProgressEvent | PromptEvent | TextEvent | RoundEvent | FinishEvent

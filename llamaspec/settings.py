@@ -19,6 +19,7 @@ from pydantic import (
 MAX_CONTEXT = 1 << 24
 MAX_DRAFT = 64
 _CEILING = {"auto": 32, "fixed": 8}
+_COLD = 1e-6  # logits divided by much less are no numbers any more
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 GpuLayers = Annotated[int, Field(ge=0, le=10_000)] | Literal["auto", "all"]
@@ -147,7 +148,7 @@ class SamplingSettings(Settings):
     top_k: int = Field(40, ge=0, le=1 << 20, description="0: off")
     top_p: Probability = Field(0.95, description="1: off")
     min_p: Probability = Field(0.05, description="0: off")
-    repeat_penalty: float = Field(1.0, gt=0.0, le=10.0, allow_inf_nan=False, description="1: off")
+    repeat_penalty: float = Field(1.0, ge=0.01, le=10.0, allow_inf_nan=False, description="1: off")
     repeat_last_n: int = Field(
         64, ge=-1, le=MAX_CONTEXT, description="tokens the penalties look back on; -1: all"
     )
@@ -161,7 +162,8 @@ class SamplingSettings(Settings):
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0.0 or self.top_k == 1
+        """Whether the most probable token is taken: so cold, the others have no part in it."""
+        return self.temperature < _COLD or self.top_k == 1
 
 
 class ChatSettings(Settings):

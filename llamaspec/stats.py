@@ -43,8 +43,10 @@ class DrafterStats(SourceStats):
 
 @dataclass(slots=True)
 class Stats:
-    """One request's counters."""
+    """One request's counters, or the sums of several."""
 
+    texts: int = 1
+    """How many are counted together. The first token of each comes with the end of its prompt."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Of the prompt's tokens those that were held from before, and not evaluated again."""
@@ -131,9 +133,14 @@ class Stats:
         return max(0.0, self.predicted_seconds - self.draft_seconds - self.verify_seconds)
 
     @property
+    def later_tokens(self) -> int:
+        """Those that took rounds of their own: all but the first, which the prompt's batch yields."""
+        return max(0, self.predicted_tokens - self.texts)
+
+    @property
     def tokens_per_second(self) -> float | None:
-        """As llama-server counts: the first token, which the prompt's batch yields, is one of them."""
-        return ratio(self.predicted_tokens, self.predicted_seconds) if self.predicted_tokens > 1 else None
+        """Of the later tokens, as llama-server counts; None where there are none."""
+        return ratio(self.later_tokens, self.predicted_seconds) if self.later_tokens else None
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -155,7 +162,7 @@ class Stats:
     def estimated_speedup(self) -> float | None:
         """Against plain decoding at the price of a plain round as measured here: an estimate."""
         each = ratio(self.plain_seconds, self.plain_tokens) if self.draft_n else None
-        return each and ratio(each * (self.predicted_tokens - 1), self.predicted_seconds)
+        return each and ratio(each * self.later_tokens, self.predicted_seconds)
 
     @property
     def token_latency(self) -> dict[str, float] | None:

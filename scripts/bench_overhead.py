@@ -85,6 +85,7 @@ class InstantBackend:
 
     vocab_size = VOCAB
     context_size = CONTEXT
+    can_copy = True
     cells = CONTEXT
     batch_size = 2048
     max_rows = MAX_DRAFT + 1

@@ -39,6 +39,21 @@ def serve(
             "-np", "--parallel", min=1, max=64, rich_help_panel=_SERVER, help="Requests answered at a time."
         ),
     ] = 4,
+    alias: Annotated[
+        str | None,
+        typer.Option(
+            "--alias",
+            "-a",
+            rich_help_panel=_SERVER,
+            help="Name of the model that clients are told; several: with commas between.",
+        ),
+    ] = None,
+    slots: Annotated[
+        bool, typer.Option("--slots/--no-slots", rich_help_panel=_SERVER, help="Answer /slots.")
+    ] = True,
+    metrics: Annotated[
+        bool, typer.Option("--metrics/--no-metrics", rich_help_panel=_SERVER, help="Answer /metrics.")
+    ] = True,
     queue: Annotated[
         int,
         typer.Option("--queue", min=0, max=4096, rich_help_panel=_SERVER, help="Requests that may wait."),
@@ -70,7 +85,9 @@ def serve(
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option("--cors-origin", rich_help_panel=_SERVER, help="Site whose pages may use it."),
+        typer.Option(
+            "--cors-origin", rich_help_panel=_SERVER, help="Site whose pages may use it; or localhost, *."
+        ),
     ] = None,
     ssl_keyfile: Annotated[
         Path | None, typer.Option("--ssl-keyfile", rich_help_panel=_SERVER, help="TLS key (PEM).")
@@ -100,7 +117,8 @@ def serve(
     ] = "text",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log nothing but errors.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="llama.cpp's log, and tracebacks.")
+        bool,
+        typer.Option("--verbose", "-v", help="llama.cpp's log, tracebacks, and prompts told with answers."),
     ] = False,
 ) -> None:
     """Serve a pair over HTTP: OpenAI's API, llama-server's API, and a web page. The context is shared."""
@@ -108,7 +126,7 @@ def serve(
     from llamaspec.console.requests import RequestLog
     from llamaspec.server.app import create_app
     from llamaspec.server.guard import GuardOptions, check_exposure, read_keys
-    from llamaspec.server.service import Limits, Service
+    from llamaspec.server.service import Limits, Service, ServiceOptions
     from llamaspec.server.serving import ServingOptions, listen
     from llamaspec.server.serving import serve as serve_app
 
@@ -120,12 +138,14 @@ def serve(
         allowed_origins=tuple(cors_origin or ()),
         max_body_bytes=max_body << 20,
     )
+    names = tuple(alias.split(",")) if alias is not None else ()
+    options = ServiceOptions(names, slots=slots, metrics=metrics, verbose=verbose)
     serving = ServingOptions(host, port, ssl_keyfile, ssl_certfile, drain_seconds=drain)
     with listen(serving) as listener:
         log = RequestLog(as_json=log_format == "json", quiet=quiet)
         with (
             load(context, quiet=quiet, verbose=verbose, parallel=parallel) as llm,
-            Service(llm, Limits(max_waiting=queue), log.ended) as service,
+            Service(llm, Limits(max_waiting=queue), log.ended, options) as service,
         ):
             log.ready(listener.url, has_keys=bool(keys), settings=llm.settings(), models=llm.models())
             serve_app(create_app(service, guard), serving, on_drain=service.cancel_all, listener=listener)

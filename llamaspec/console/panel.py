@@ -43,8 +43,8 @@ def stats_lines(
 ) -> Iterator[Line]:
     """Labels, and what there is to say under each."""
     ended = {FinishReason.LENGTH: ", ended by the token limit or the context"}.get(reason, "")
-    yield "prompt", _rate(stats.prompt_tokens, stats.prompt_seconds)
-    predicted = _rate(stats.predicted_tokens, stats.predicted_seconds)
+    yield "prompt", _rate(stats.prompt_tokens, stats.prompt_seconds, stats.prompt_tokens)
+    predicted = _rate(stats.predicted_tokens, stats.predicted_seconds, stats.later_tokens)
     yield "predicted", f"{predicted}, {stats.rounds} rounds{ended}"
     if stats.draft_n:
         yield from _drafting(stats)
@@ -143,7 +143,7 @@ def _why_not(stats: Stats, prices: Mapping[str, Any]) -> str:
 
 def _verdict(stats: Stats, verified: Mapping[str, Any]) -> str:
     plain = verified["plain"]["predicted_per_second"] if verified["plain"] else None
-    ours = ratio(stats.predicted_tokens, stats.predicted_seconds)
+    ours = stats.tokens_per_second
     speedup = f"; {ours / plain:.2f}× plain, one after the other" if ours and plain else ""
     if verified["same"]:
         return f"the same text as plain decoding{speedup}"
@@ -156,8 +156,9 @@ def _verdict(stats: Stats, verified: Mapping[str, Any]) -> str:
     )
 
 
-def _rate(tokens: int, seconds: float) -> str:
-    speed = ratio(tokens, seconds)
+def _rate(tokens: int, seconds: float, in_them: int) -> str:
+    """`in_them`: the tokens that took those seconds."""
+    speed = ratio(in_them, seconds)
     return f"{tokens} tokens, {seconds:.2f} s" + (f", {speed:.1f} tokens/s" if speed else "")
 
 

@@ -54,7 +54,7 @@ class Course(Protocol):
         ...
 
     def cut(self, draft: Draft, beside: int | None = None) -> None:
-        """Cut a draft to what is worth verifying; `beside`: tokens of others in the batch, if that is news."""
+        """Cut a draft to what is worth verifying. `beside`: tokens of others there, if that is news."""
         ...
 
     def learn(self, draft: Draft, emitted: Sequence[int], draft_seconds: float) -> None:

@@ -34,10 +34,11 @@ class Backend(Protocol):
     """A model with a KV cache for several sequences.
 
     `context_size` is in tokens and counts for each sequence, `cells` for all of them together. One `decode`
-    takes `batch_size` tokens at most, and gives `max_rows` rows of logits.
+    takes `batch_size` tokens at most, and gives `max_rows` rows of logits. `can_copy`: `copy` works.
     """
 
     vocab_size: int
+    can_copy: bool
     context_size: int
     cells: int
     batch_size: int

@@ -11,7 +11,7 @@ and sorted. Without either the whole row is, which costs milliseconds.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import log
+from math import inf, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,6 +253,16 @@ def log_probabilities(row: Row, token: int, count: int) -> tuple[float, tuple[tu
     total = float(peak) + log(float(np.exp(row - peak).sum(dtype=np.float64)))
     best = top_candidates(row, count) if count else ()
     return float(row[token]) - total, tuple((int(other), float(row[other]) - total) for other in best)
+
+
+def post_log_probabilities(
+    drawn_from: Distribution, token: int, count: int
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The same of what the samplers have left: at most `count` tokens, and none that can't come."""
+    best = zip(drawn_from.ids[:count], drawn_from.probs[:count], strict=True)
+    chance = probability(drawn_from, token)
+    top = tuple((int(other), log(p)) for other, p in best if p > 0.0)
+    return log(chance) if chance > 0.0 else -inf, top
 
 
 def _share_of_best(logits: NDArray[np.float64]) -> float:

@@ -30,12 +30,23 @@ class Request:
     """Tell of every token who drafted it."""
     logprobs: int | None = None
     """Tell of every token its probability, and those of so many alternatives."""
+    post_sampling: bool = False
+    """Those probabilities are the ones after all samplers: what the token was drawn by."""
     prompt_logprobs: int | None = None
     """The same of the prompt's tokens, by an event before the first text."""
+    progress: bool = False
+    """Tell how far the prompt is read, by events."""
+    seat: int | None = None
+    """Which of the engine's places to run in, and to wait for; None: any that is free."""
     cache_prompt: bool = False
     """Take over what is held of another text with the same beginning, and leave this one behind."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the main model's logits; -inf bans a token."""
+
+    @property
+    def reuses(self) -> bool:
+        """Whether it may take over what is held of another text: not where every row is wanted."""
+        return self.cache_prompt and self.prompt_logprobs is None
 
 
 class Phase(Enum):
@@ -47,7 +58,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Sequence:
-    """One request on its way.
+    """One request on its way. While it runs, `seat` is its place among those that may run at a time.
 
     Invariant after every step: the main KV cache of slot `slot` holds tokens[:held], and while
     decoding held <= len(tokens) - 1: the last token has been chosen but not evaluated. `owed` was
@@ -60,6 +71,7 @@ class Sequence:
     tokens: list[int]
     text: TextStream
     submitted: float
+    seat: int = -1
     slot: int = -1
     held: int = 0
     owed: Draft = field(default_factory=Draft)

@@ -90,10 +90,11 @@ class Drafting:
         """
         widths = {s.id: 1 + s.owed.width for s in decoding}  # in the main batch, as far as that is known
         drafts = {s.id: s.owed for s in decoding}
-        asked: dict[str, list[tuple[Sequence, DraftRequest]]] = {}
+        asked: dict[str, list[tuple[Sequence, int, Pace]]] = {}
+        depth = max((s.held for s in decoding), default=0)
         for sequence in decoding:
             beside = room.beside + sum(widths.values()) - widths[sequence.id]
-            situation = self._situation(sequence, room, beside, budget(sequence))
+            situation = self._situation(sequence, room, depth, beside, budget(sequence))
             if sequence.owed.tokens:  # its drafter is still who drafted that
                 sequence.owed.cut(situation.limit if situation else 0, Stop.CEILING)
                 widths[sequence.id] = 1 + sequence.owed.width
@@ -102,7 +103,7 @@ class Drafting:
             course = self._courses.get(sequence.id)
             if course is None or situation is None:
                 continue
-            request = self._request(sequence, situation.limit, course.pace, room)
+            request = self._request(sequence, situation.limit, course.pace)
             offers = {name: self._drafters[name].draft([request])[0] for name in course.free}
             if (plan := course.choose(situation, offers)) is None:
                 nothing_offered = not any(offer.width for offer in offers.values())
@@ -114,12 +115,11 @@ class Drafting:
                 course.cut(plan.draft)
                 widths[sequence.id] = 1 + plan.draft.width
             elif plan.pace is not None:
-                request = self._request(sequence, situation.limit, plan.pace, room)
-                asked.setdefault(plan.drafter, []).append((sequence, request))
-        reading = self._ask_models(asked, drafts)
+                asked.setdefault(plan.drafter, []).append((sequence, situation.limit, plan.pace))
+        reading = self._ask_models(asked, drafts, room.reading)
         widths |= {s.id: 1 + drafts[s.id].width for s in decoding}
         for pairs in asked.values():
-            for sequence, _ in pairs:
+            for sequence, *_ in pairs:
                 draft = drafts[sequence.id]
                 beside = room.beside + sum(widths.values()) - widths[sequence.id]
                 self._courses[sequence.id].cut(draft, beside)
@@ -131,18 +131,31 @@ class Drafting:
         return [drafts[s.id] for s in decoding], reading
 
     def _ask_models(
-        self, asked: Mapping[str, Seq[tuple[Sequence, DraftRequest]]], drafts: dict[int, Draft]
+        self, asked: Mapping[str, Seq[tuple[Sequence, int, Pace]]], drafts: dict[int, Draft], most: int
     ) -> bool:
-        """Drafts of those that evaluate a model, one batch a step for all; whether one was only reading."""
+        """Drafts of those that evaluate a model, one batch a step for all; whether one was only reading.
+
+        Who has more than `most` tokens to read before shares them with the others of that kind.
+        """
         reading = False
-        for name, pairs in asked.items():
-            answers = self._drafters[name].draft([request for _, request in pairs])
-            drafts |= {s.id: draft for (s, _), draft in zip(pairs, answers, strict=True)}
+        for name, wanted in asked.items():
+            drafter = self._drafters[name]
+            behind = [drafter.unread(s.slot, len(s.tokens)) > most for s, *_ in wanted]
+            part = max(1, most // max(1, sum(behind)))
+            answers = drafter.draft(
+                [
+                    self._request(s, limit, pace, part if late else most)
+                    for (s, limit, pace), late in zip(wanted, behind, strict=True)
+                ]
+            )
+            drafts |= {s.id: draft for (s, *_), draft in zip(wanted, answers, strict=True)}
             reading = reading or any(draft.stopped is Stop.READING for draft in answers)
         self._sharing = sum(map(len, asked.values()))
         return reading
 
-    def _situation(self, sequence: Sequence, room: Room, beside: int, remaining: int) -> Situation | None:
+    def _situation(
+        self, sequence: Sequence, room: Room, depth: int, beside: int, remaining: int
+    ) -> Situation | None:
         """None where there is nothing to gain: the last token of a budget needs no draft."""
         length = len(sequence.tokens)
         ceiling = sequence.request.speculation.ceiling
@@ -150,11 +163,11 @@ class Drafting:
         if limit < 1:
             return None
         unread = {name: d.unread(sequence.slot, length) for name, d in self._drafters.items() if not d.free}
-        return Situation(limit, sequence.held, remaining, beside, room.waiting, self._sharing, unread)
+        return Situation(limit, depth, remaining, beside, room.waiting, self._sharing, unread)
 
     @staticmethod
-    def _request(sequence: Sequence, limit: int, pace: Pace, room: Room) -> DraftRequest:
-        return DraftRequest(sequence.slot, sequence.tokens, limit, pace, sequence.sampler, room.reading)
+    def _request(sequence: Sequence, limit: int, pace: Pace, reading: int = 0) -> DraftRequest:
+        return DraftRequest(sequence.slot, sequence.tokens, limit, pace, sequence.sampler, reading)
 
 
 def cut_at_end(draft: Draft, is_eog: Callable[[int], bool]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from llamaspec.closing import Closing
 from llamaspec.control.auto import Knowledge
 from llamaspec.decode.ports import Backend, Draft, Drafter, Feed, Row
-from llamaspec.decode.sampling import Sampler, log_probabilities
+from llamaspec.decode.sampling import Sampler, log_probabilities, post_log_probabilities
 from llamaspec.decode.sequence import Phase, Request, Sequence
 from llamaspec.decode.text import Piece, TextStream
 from llamaspec.decode.verify import verify
@@ -33,6 +33,7 @@ from llamaspec.events import (
     Event,
     FinishEvent,
     FinishReason,
+    ProgressEvent,
     PromptEvent,
     RoundEvent,
     TextEvent,
@@ -108,6 +109,7 @@ class Engine(Closing):
         self._prompt_chunk = prompt_chunk
         self._reading = ReadingPace(prompt_chunk, _STRETCH)
         self._draft_reading = ReadingPace(prompt_chunk, _STRETCH_OF_DRAFT)
+        self._read_in_draft = False  # in the last round
         self._closed = False
 
     def check(self, request: Request) -> None:
@@ -115,13 +117,19 @@ class Engine(Closing):
         prompt = request.prompt
         if not prompt:
             raise UsageError("The prompt is empty.", "Give some text to go on from.")
-        if any(not 0 <= token < self._vocabulary.vocab_size for token in prompt):
-            raise UsageError("The prompt holds a token id that is not in the vocabulary.")
         if len(prompt) >= self.context_size:
             raise ContextError(
                 f"The prompt has {len(prompt)} tokens and the context {self.context_size}.",
                 "Raise the context size (-c) or shorten the prompt.",
+                prompt_tokens=len(prompt),
+                context_size=self.context_size,
             )
+        if min(prompt) < 0 or max(prompt) >= self._vocabulary.vocab_size:
+            raise UsageError("The prompt holds a token id that is not in the vocabulary.")
+        if request.seat is not None and not 0 <= request.seat < self.slots:
+            raise UsageError(f"There is no slot {request.seat}.", f"Slots are 0 to {self.slots - 1}.")
+        if request.post_sampling and request.grammar is not None:
+            raise UsageError("The probabilities after sampling are not known within a grammar.")
 
     def submit(self, request: Request, stats: Stats | None = None) -> int:
         """Queue a request; its id. `stats`, where given, counts what happens. Raises what `check` raises."""
@@ -202,8 +210,8 @@ class Engine(Closing):
         """
         self._check_open()
         try:
-            self._admit()
-            return self._round() if self._running else []
+            events = self._admit()
+            return events + self._round() if self._running else events
         except LlamaspecError as error:
             self.failure = error
             return [
@@ -244,26 +252,37 @@ class Engine(Closing):
 
     # Room in the KV cache. Kept texts count for nothing: they make place whenever it is needed.
 
-    def _admit(self) -> None:
-        """Give slots to those who wait, as long as the whole of their texts has room."""
-        while self._waiting and len(self._running) < self.slots:
-            sequence = self._waiting[0]
+    def _admit(self) -> list[Event]:
+        """Give places to those who wait, as long as the whole of their texts has room."""
+        events: list[Event] = []
+        while (found := self._next()) is not None:
+            sequence, seat = found
             taken = sum(max(s.held, len(s.tokens)) + 1 for s in self._running)
             if self._running and taken + len(sequence.tokens) + 1 > self.cells:
-                return
-            if self._is_being_read(sequence):
-                return
-            self._waiting.pop(0)
+                break
+            self._waiting.remove(sequence)
+            sequence.seat = seat
             sequence.phase = Phase.PREFILL
             self._running.append(sequence)
             self._seating.take(sequence, self._running[:-1])
             if sequence.predicted == 0:
                 sequence.stats.queue_seconds = self._clock() - sequence.submitted
                 sequence.stats.cached_tokens = sequence.held
+                events += _progress(sequence, 0.0)
+        return events
+
+    def _next(self) -> tuple[Sequence, int] | None:
+        """The first that waits for a place that is free, and the place."""
+        free = [seat for seat in range(self.slots) if all(s.seat != seat for s in self._running)]
+        for sequence in self._waiting if free else ():
+            wanted = sequence.request.seat
+            if (wanted is None or wanted in free) and not self._is_being_read(sequence):
+                return sequence, free[0] if wanted is None else wanted
+        return None
 
     def _is_being_read(self, sequence: Sequence) -> bool:
         """Whether another is reading what this one begins with, which is taken over when that is done."""
-        if not sequence.request.cache_prompt or sequence.request.prompt_logprobs is not None:
+        if not (self._main.can_copy and sequence.request.reuses):
             return False
         reading = (s for s in self._running if s.phase is Phase.PREFILL)
         return any(common_prefix(sequence.tokens[:-1], s.tokens) >= s.held + _WORTH_WAITING for s in reading)
@@ -281,6 +300,7 @@ class Engine(Closing):
         self._running.remove(sequence)
         self._seating.leave(sequence, keep=False)
         sequence.phase = Phase.WAITING
+        sequence.prompt_details.clear()
         self._waiting.insert(0, sequence)
 
     # A round.
@@ -293,11 +313,13 @@ class Engine(Closing):
         pending = sum(len(s.tokens) - s.held for s in decoding)
         chunk = self._prompt_chunk
         if decoding:
-            bearable = 0 if self._reading.due else self._reading.tokens(self._reading.usual)
-            chunk = min(bearable, free - pending)
+            look = self._reading.due and not self._read_in_draft
+            chunk = min(0 if look else self._reading.tokens(self._reading.usual), free - pending)
         chunk = min(chunk, sum(len(s.tokens) - s.held for s in prefilling))
         room = self._room(len(decoding), pending, chunk, free)
-        drafts, read_in_draft = self._drafting.draft(decoding, room, self._budget, self._vocabulary.is_eog)
+        drafts, self._read_in_draft = self._drafting.draft(
+            decoding, room, self._budget, self._vocabulary.is_eog
+        )
         drafted = self._clock()
 
         feeds = [self._feed(s, draft) for s, draft in zip(decoding, drafts, strict=True)]
@@ -320,8 +342,8 @@ class Engine(Closing):
         for (sequence, share), row in zip(served, rows[len(decoding) :], strict=True):
             events += self._read(sequence, share, row, decoded)
         if decoding:
-            self._draft_reading.learn(room.reading if read_in_draft else 0, drafted - started)
-            if not read_in_draft:
+            self._draft_reading.learn(room.reading if self._read_in_draft else 0, drafted - started)
+            if not self._read_in_draft:
                 self._reading.learn(sum(share for _, share in served), self._clock() - started)
         return events
 
@@ -387,6 +409,8 @@ class Engine(Closing):
                     TokenDetail(token, "", 0, *log_probabilities(row, token, count))
                 )
         sequence.held += share
+        if sequence.predicted == 0:
+            events += _progress(sequence, now - sequence.submitted - sequence.stats.queue_seconds)
         if sequence.held < len(sequence.tokens):
             return events
         sequence.phase = Phase.DECODING
@@ -483,9 +507,22 @@ class Engine(Closing):
         return [*events, FinishEvent(sequence.id, reason, error, sequence.text.stopped_by)]
 
 
+def _progress(sequence: Sequence, seconds: float) -> list[Event]:
+    if not sequence.request.progress:
+        return []
+    total, cached = len(sequence.request.prompt), sequence.stats.cached_tokens
+    return [ProgressEvent(sequence.id, total, cached, sequence.held, seconds)]
+
+
 def _detail(sequence: Sequence, token: int, source: str, row: Row) -> TokenDetail:
-    count = sequence.request.logprobs
-    chances = log_probabilities(row, token, count) if count is not None else (None, ())
+    """Of the sequence's last token, for the row that it was judged by."""
+    request = sequence.request
+    chances: tuple[float | None, tuple[tuple[int, float], ...]] = (None, ())
+    if request.logprobs is not None and request.post_sampling:
+        drawn_from = sequence.sampler.distribution(row, sequence.tokens[:-1])
+        chances = post_log_probabilities(drawn_from, token, request.logprobs)
+    elif request.logprobs is not None:
+        chances = log_probabilities(row, token, request.logprobs)
     return TokenDetail(token, source, sequence.stats.rounds + 1, *chances)
 
 

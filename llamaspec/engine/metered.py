@@ -28,6 +28,7 @@ class Metered:
         self._clock = clock
         self.vocab_size = backend.vocab_size
         self.context_size = backend.context_size
+        self.can_copy = backend.can_copy
         self.cells = backend.cells
         self.batch_size = backend.batch_size
         self.max_rows = backend.max_rows

@@ -12,14 +12,19 @@ def share_batch(batch_size: int, widths: Iterable[int], prompts: Iterable[int], 
     """Tokens of each waiting prompt for the next batch.
 
     `widths` are what the decoding sequences take of `batch_size`, always granted whole; `prompts` the
-    remaining lengths, served first come first, `chunk` tokens in all.
+    remaining lengths, `chunk` tokens in all. The first has a right to a quarter of them, and is read however
+    many come after it; beyond that the shortest goes first, which is answered soonest.
     """
+    remaining = list(prompts)
     room = min(max(0, batch_size - sum(widths)), chunk)
-    shares = []
-    for remaining in prompts:
-        share = min(remaining, room)
+    shares = [0] * len(remaining)
+    if remaining and room:
+        shares[0] = min(remaining[0], max(1, room // 4))
+        room -= shares[0]
+    for place in sorted(range(len(remaining)), key=remaining.__getitem__):
+        share = min(remaining[place] - shares[place], room)
+        shares[place] += share
         room -= share
-        shares.append(share)
     return shares
 
 
@@ -37,18 +42,20 @@ class ReadingPace:
         self._each = 0.0
         self._last = _FIRST_READING / _GROWTH
         self._in_a_row = 0
+        self._granted = 0
 
     def tokens(self, round_seconds: float) -> int:
         """Tokens to read in the next round, where one without reading takes so long."""
         wanted = self._stretch * round_seconds / self._each if self._each else _FIRST_READING
-        return max(1, min(self._most, int(min(wanted, _GROWTH * self._last))))
+        self._granted = max(1, min(self._most, int(min(wanted, _GROWTH * self._last))))
+        return self._granted
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A round, or the part of it that reads, took so long; `tokens` were read in it, possibly none."""
         self._in_a_row = self._in_a_row + 1 if tokens else 0
         if not tokens:
             self._usual += _GAIN * (seconds - self._usual) if self._usual else seconds
-        elif self._usual:
+        elif self._usual and 2 * tokens > self._granted:  # the ends of prompts tell little
             self._last = tokens
             each = max(0.01 * self._usual, seconds - self._usual) / tokens
             self._each += _GAIN * (each - self._each) if self._each else each

@@ -24,15 +24,13 @@ class Seating:
 
     def take(self, sequence: Sequence, running: Iterable[Sequence]) -> None:
         """Give a slot to a sequence, with what other texts have in common with its own."""
-        request = sequence.request
-        reuse = request.cache_prompt and request.prompt_logprobs is None
         held = {s.slot: s.tokens[: s.held] for s in running}
-        place = self._slots.place(sequence.tokens, held, reuse=reuse)
+        place = self._slots.place(sequence.tokens, held, reuse=sequence.request.reuses)
         sequence.slot = place.slot
         if place.given_up:
             self._empty(place.slot)
         if place.source == place.slot:
-            sequence.held = self._main.truncate(place.slot, place.common)
+            sequence.held = place.common if place.whole else self._main.truncate(place.slot, place.common)
         elif place.common:
             sequence.held = self._main.copy(place.source, place.slot, place.common)
         self._drafting.begin(place)
@@ -40,6 +38,8 @@ class Seating:
     def leave(self, sequence: Sequence, *, keep: bool) -> None:
         """Take the slot back; with `keep` its text stays in the cache."""
         slot, held = sequence.slot, sequence.held
+        if slot < 0:
+            return
         sequence.slot = -1
         if keep and held:
             self._slots.keep(slot, sequence.tokens[:held])

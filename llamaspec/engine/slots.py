@@ -12,13 +12,15 @@ from dataclasses import dataclass
 class Place:
     """Run in `slot`, whose first `common` tokens are those of the slot `source`, which may be itself.
 
-    `given_up`: the slot held another text, of which nothing is used in place.
+    `whole`: these are all that it held. `given_up`: the slot held another text, of which nothing is used in
+    place.
     """
 
     slot: int
     common: int
     source: int
-    given_up: bool
+    given_up: bool = False
+    whole: bool = False
 
 
 class Slots:
@@ -44,10 +46,12 @@ class Slots:
                 source, common = slot, same
         # A text that goes on is taken over where it is; one that only begins alike is worth keeping.
         if source in self._kept and (2 * common >= len(self._kept[source]) or not self._others(source)):
-            del self._kept[source]
-            return Place(source, common, source, given_up=False)
+            whole = common == len(self._kept.pop(source))
+            return Place(source, common, source, whole=whole)
+        if source in self._kept:
+            self._kept[source] = self._kept.pop(source)  # it is of use: the latest
         if self._empty:
-            return Place(self._empty.pop(0), common, source, given_up=False)
+            return Place(self._empty.pop(0), common, source)
         slot = next(slot for slot in self._kept if slot != source)
         del self._kept[slot]
         return Place(slot, common, source, given_up=True)

@@ -118,14 +118,14 @@ class Worker:
             if self._pending >= self._engine.slots + self.max_waiting:
                 raise QueueFullError(f"{self.max_waiting} requests are waiting already.", "Try again later.")
             self._pending += 1
-        self._inbox.put(lambda: self._begin(ticket))
+            self._inbox.put(lambda: self._begin(ticket))
         return ticket
 
     def stop(self) -> None:
         """End every request, and take no more. A second call does nothing."""
         with self._lock:
             self._closed = True
-        self._inbox.put(None)
+            self._inbox.put(None)
 
     def close(self) -> None:
         """The same, and wait until the thread has ended. The engine stays open."""
@@ -143,18 +143,25 @@ class Worker:
             try:
                 open_ = self._take_in()
                 if open_ and self._engine.busy:
-                    self._hand_out(self._engine.step())
+                    events = self._engine.step()
                     if self._engine.failure is not None:
                         raise self._engine.failure
+                    self._hand_out(events)
             except Exception as error:
                 self._fail(error)
         for ticket in list(self._tickets.values()):
-            self._end(ticket)
+            try:
+                self._end(ticket)
+            except Exception as error:
+                self._fail(error)
 
     def _take_in(self) -> bool:
         """All that is in the inbox, waiting for something where nothing else is to do; False: the end."""
         if self._inbox.empty() and not self._engine.busy:
-            self._on_idle()
+            try:
+                self._on_idle()
+            except Exception:
+                log.exception("What was learnt could not be kept.")
         while not self._engine.busy or not self._inbox.empty():
             wanted = self._inbox.get()
             if wanted is None:
@@ -205,7 +212,7 @@ class Worker:
 
     def _fail(self, error: Exception) -> None:
         log.error("The engine has failed: %s", error, exc_info=not isinstance(error, LlamaspecError))
-        failure = error if isinstance(error, LlamaspecError) else EngineFailedError("The engine has failed.")
+        failure = EngineFailedError("The engine has failed.", "The server's log says why; start it again.")
         with self._lock:
             self.failure = failure
         for ticket in list(self._tickets.values()):

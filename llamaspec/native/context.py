@@ -97,6 +97,7 @@ class Context(Closing):
             )
         self._memory = lib.llama_get_memory(self._pointer)
         self.vocab_size = model.vocab_size
+        self.can_copy = model.keeps_all_positions
         self.context_size = options.context_size
         self.cells = options.cells or options.context_size * options.sequences
         self.batch_size = int(lib.llama_n_batch(self._pointer))
@@ -151,7 +152,7 @@ class Context(Closing):
 
     def copy(self, source: int, target: int, length: int) -> int:
         _ = self.pointer
-        if not self._model.keeps_all_positions:  # the state of a whole text can't be had of its beginning
+        if not self.can_copy:  # the state of a whole text can't be had of its beginning
             return 0
         lib.llama_memory_seq_cp(self._memory, source, target, 0, length)  # shares the cells
         return length

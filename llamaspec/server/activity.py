@@ -104,10 +104,8 @@ class Activity:
 
 def _speed(lately: Iterable[Stats]) -> dict[str, float | None]:
     """Speeds of single requests, not of all together: what one who waits for an answer sees."""
-    known = [stats for stats in lately if stats.predicted_tokens > 1]
-    each = ratio(
-        sum(stats.predicted_tokens - 1 for stats in known), sum(stats.predicted_seconds for stats in known)
-    )
+    known = [stats for stats in lately if stats.later_tokens]
+    each = ratio(sum(stats.later_tokens for stats in known), sum(stats.predicted_seconds for stats in known))
     plain = ratio(sum(stats.plain_tokens for stats in known), sum(stats.plain_seconds for stats in known))
     speedup = each / plain if each and plain and any(stats.draft_n for stats in known) else None
     return {"tokens_per_second": each, "plain_tokens_per_second": plain, "estimated_speedup": speedup}

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import llamaspec
 from llamaspec.decode.sequence import Request
-from llamaspec.events import TokenDetail
+from llamaspec.events import ProgressEvent, TokenDetail
+from llamaspec.server.fields import GenerationBody
 from llamaspec.stats import DrafterStats, Stats, ratio
 
 _SUMMED = (
@@ -53,42 +54,95 @@ def fingerprint() -> str:
 
 
 def usage(prompts: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """OpenAI's `usage`: for each prompt the runs of its choices. A prompt counts once, its choices all."""
+    """OpenAI's `usage`: for each prompt the runs of its choices. A prompt counts once, its choices all.
+
+    It holds whole numbers alone: clients add them up over requests.
+    """
     asked = sum(len(runs[0].request.prompt) for runs in prompts)
-    stats = [run.stats for runs in prompts for run in runs]
-    predicted = sum(each.predicted_tokens for each in stats)
-    accepted = sum(each.draft_n_accepted for each in stats)
+    total = _sum([run.stats for runs in prompts for run in runs])
     return {
         "prompt_tokens": asked,
-        "completion_tokens": predicted,
-        "total_tokens": asked + predicted,
+        "completion_tokens": total.predicted_tokens,
+        "total_tokens": asked + total.predicted_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(runs[0].stats.cached_tokens for runs in prompts)},
         "completion_tokens_details": {
-            "accepted_prediction_tokens": accepted,
-            "rejected_prediction_tokens": sum(each.draft_n for each in stats) - accepted,
+            "accepted_prediction_tokens": total.draft_n_accepted,
+            "rejected_prediction_tokens": total.draft_n - total.draft_n_accepted,
         },
     }
 
 
-def timings(*stats: Stats) -> dict[str, Any]:
-    """llama-server's `timings` and ours; of several choices their sum. Ratios of nothing are null."""
-    total = stats[0] if len(stats) == 1 else _sum(stats)
-    read = total.prompt_tokens - total.cached_tokens
+def cost(runs: Sequence[Run]) -> dict[str, Any]:
+    """What every answer tells of its cost: `timings` and `speculation`, over all its runs."""
+    total = _sum([run.stats for run in runs])
+    return {"timings": timings(total), "speculation": speculation(runs[0].request.speculation.mode, total)}
+
+
+def timings(stats: Stats) -> dict[str, float]:
+    """llama-server's `timings` and ours: numbers alone, 0 for ratios of nothing.
+
+    What is not known, the time to a first token that has not come and the speedup, is left out.
+    """
+    read = stats.prompt_tokens - stats.cached_tokens
+    known = {
+        "time_to_first_token_ms": stats.time_to_first_token and stats.time_to_first_token * 1e3,
+        "estimated_speedup": stats.estimated_speedup,
+    }
     return {
-        "cache_n": total.cached_tokens,
+        "cache_n": stats.cached_tokens,
         "prompt_n": read,
-        **_pace("prompt", read, total.prompt_seconds),
-        "predicted_n": total.predicted_tokens,
-        **_pace("predicted", total.predicted_tokens, total.predicted_seconds),
-        "draft_n": total.draft_n,
-        "draft_n_accepted": total.draft_n_accepted,
-        "draft_acceptance_per_position": total.acceptance_per_position,
-        "mean_accepted_length": total.mean_accepted_length,
-        "drafters": {name: counted.as_dict() for name, counted in total.drafters.items()},
-        "rounds": total.rounds,
-        "queue_ms": total.queue_seconds * 1e3,
-        "time_to_first_token_ms": None if (first := total.time_to_first_token) is None else first * 1e3,
-        "estimated_speedup": total.estimated_speedup,
+        **_pace("prompt", read, stats.prompt_seconds),
+        "predicted_n": stats.predicted_tokens,
+        **_pace("predicted", stats.later_tokens, stats.predicted_seconds),
+        "draft_n": stats.draft_n,
+        "draft_n_accepted": stats.draft_n_accepted,
+        "mean_accepted_length": stats.mean_accepted_length or 0.0,
+        "rounds": stats.rounds,
+        "queue_ms": stats.queue_seconds * 1e3,
+        **{name: value for name, value in known.items() if value is not None},
+    }
+
+
+def progress(event: ProgressEvent, body: GenerationBody) -> dict[str, Any]:
+    """llama-server's `prompt_progress`, with the timings of that moment where every chunk has some."""
+    told: dict[str, Any] = {
+        "prompt_progress": {
+            "total": event.total,
+            "cache": event.cached,
+            "processed": event.processed,
+            "time_ms": event.seconds * 1e3,
+        }
+    }
+    if body.timings_per_token:
+        so_far = Stats(
+            prompt_tokens=event.processed, cached_tokens=event.cached, prompt_seconds=event.seconds
+        )
+        told["timings"] = timings(so_far)
+    return told
+
+
+def verbose(run: Run, vocabulary: Vocabulary) -> dict[str, Any]:
+    """llama-server's `__verbose`: what the model was really asked, and by which settings."""
+    request, stats = run.request, run.stats
+    return {
+        "prompt": text_of_tokens(request.prompt, vocabulary),
+        "tokens_evaluated": len(request.prompt),
+        "tokens_predicted": stats.predicted_tokens,
+        "generation_settings": {
+            **request.sampling.model_dump(),
+            "speculation": request.speculation.model_dump(exclude={"corpus"}),  # a path of the host
+        },
+    }
+
+
+def speculation(mode: str, stats: Stats) -> dict[str, Any]:
+    """What drafts came to; ratios of nothing are null."""
+    return {
+        "mode": mode,
+        "drafters": {name: counted.as_dict() for name, counted in stats.drafters.items()},
+        "acceptance_per_position": stats.acceptance_per_position,
+        "mean_accepted_length": stats.mean_accepted_length,
+        "estimated_speedup": stats.estimated_speedup,
     }
 
 
@@ -111,18 +165,26 @@ def token_bytes(vocabulary: Vocabulary, token: int) -> bytes:
     return vocabulary.piece(token) or vocabulary.special_text(token).encode()
 
 
-def _pace(what: str, tokens: int, seconds: float) -> dict[str, float | None]:
+def text_of_tokens(tokens: Sequence[int], vocabulary: Vocabulary) -> str:
+    """What tokens are written as, control tokens by their names."""
+    return b"".join(token_bytes(vocabulary, token) for token in tokens).decode("utf-8", "replace")
+
+
+def _pace(what: str, tokens: int, seconds: float) -> dict[str, float]:
     return {
         f"{what}_ms": seconds * 1e3,
-        f"{what}_per_token_ms": ratio(seconds * 1e3, tokens),
-        f"{what}_per_second": ratio(tokens, seconds),
+        f"{what}_per_token_ms": ratio(seconds * 1e3, tokens) or 0.0,
+        f"{what}_per_second": ratio(tokens, seconds) or 0.0,
     }
 
 
 def _sum(stats: Sequence[Stats]) -> Stats:
     """The counts of several runs as those of one, which waited as long as the one that waited least."""
+    if len(stats) == 1:
+        return stats[0]
     firsts = [each.time_to_first_token for each in stats if each.time_to_first_token is not None]
     total = Stats(
+        texts=sum(each.predicted_tokens > 0 for each in stats),
         queue_seconds=min(each.queue_seconds for each in stats),
         time_to_first_token=min(firsts, default=None),
         drafted_at=[sum(column) for column in zip_longest(*(s.drafted_at for s in stats), fillvalue=0)],

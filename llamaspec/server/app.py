@@ -1,5 +1,7 @@
 """The application: routes, errors, and the guard before them."""
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -53,9 +55,21 @@ _PROBLEMS = {
 }
 
 
+class _Application(FastAPI):
+    """Whose document does not promise FastAPI's answer to invalid bodies: ours is a 400."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+        return super().openapi()
+
+
 def create_app(service: Service, options: GuardOptions) -> ASGIApp:
     """Everything that is served, behind the guard. The caller closes the service."""
-    app = FastAPI(
+    app = _Application(
         title="llamaspec",
         version=llamaspec.__version__,
         docs_url=None,  # these pages would be fetched from elsewhere
@@ -75,6 +89,8 @@ def create_app(service: Service, options: GuardOptions) -> ASGIApp:
     @app.get("/metrics", tags=["llamaspec"], response_class=Response)
     async def metrics(request: Request) -> Response:
         """Figures for Prometheus."""
+        if not service.options.metrics:
+            raise ApiError(501, "Metrics are switched off.")
         body, kind = service.metrics.render(request.headers.get("accept", ""))
         started = str(int(service.started))  # as llama-server tells it
         return Response(body, headers={"Content-Type": kind, "Process-Start-Time-Unix": started})

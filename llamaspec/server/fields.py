@@ -65,13 +65,16 @@ class GenerationBody(Body):
     min_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repeat_penalty: float | None = Field(None, gt=0.0, le=10.0, allow_inf_nan=False)
+    repeat_penalty: float | None = Field(None, ge=0.01, le=10.0, allow_inf_nan=False)
     repeat_last_n: int | None = Field(None, ge=-1, le=MAX_CONTEXT)
     seed: int | None = Field(None, ge=-1, le=(1 << 64) - 1)
     stop: Stop | Stops | None = None
     ignore_eos: bool | None = None
     cache_prompt: bool = Field(True, description="take over the KV cache of a text that begins alike")
     token_details: bool = Field(False, description="tell of every token who drafted it, and in which round")
+    verbose: bool = Field(False, description="tell the prompt that the answer goes on from")
+    return_progress: bool = Field(False, description="tell in a stream how far the prompt is read")
+    id_slot: int = Field(-1, ge=-1, le=1024, description="run in this slot, and wait for it; -1: in any")
     timings_per_token: bool = Field(False, description="timings in every chunk of a stream")
     speculative: Speculative | None = None
     n_max: int | None = Field(None, alias="speculative.n_max", ge=0, le=MAX_DRAFT)
@@ -89,6 +92,15 @@ class GenerationBody(Body):
         of_llama_cpp = {"draft_max": self.n_max, "draft_min": self.n_min, "p_min": self.spec_p_min}
         speculation = _given(of_llama_cpp) | _given(dict(self.speculative or ()))
         return {"sampling": _given(sampling), "speculation": speculation}
+
+    def wishes(self) -> dict[str, Any]:
+        """Fields of a `Request` beside its settings, by their names there."""
+        return {
+            "details": self.token_details,
+            "cache_prompt": self.cache_prompt,
+            "progress": self.return_progress,
+            "seat": None if self.id_slot < 0 else self.id_slot,
+        }
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

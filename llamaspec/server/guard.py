@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +23,8 @@ from llamaspec.server.problems import problem
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[0-9a-z._-]+))(?::[0-9]{0,5})?", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", re.ASCII)
+_PATTERNS = {"*": ".+", "localhost": r"[a-z][a-z0-9+.-]*://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]+)?"}
+_METHODS = ("GET", "POST", "DELETE", "OPTIONS")
 _KEY = re.compile(r"[!-~]+", re.ASCII)
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -34,8 +37,9 @@ class GuardOptions:
     `allowed_hosts` are names or addresses, without a port, besides those of the loopback: the address that
     the server is bound to belongs here. 0.0.0.0 or :: stands for every address written in digits, which no
     DNS name can be rebound to; * for every host. `allowed_origins` are other sites whose pages may ask
-    (CORS), as https://example.org; * for all. `open_paths` are exact, `open_folders` end with a slash:
-    these can be had (GET, HEAD) without a key. Without any `keys` everything can.
+    (CORS), as https://example.org; localhost for all on the loopback, * for all. `open_paths` are exact,
+    `open_folders` end with a slash: these can be had (GET, HEAD) without a key. Without any `keys` everything
+    can.
 
     A body has at most `max_body_bytes`, and `body_seconds` to arrive (None: for ever); all those arriving
     together have at most `max_arriving_bytes`, or what one may have if that is more.
@@ -57,7 +61,7 @@ class GuardOptions:
             if host != "*" and _named_host(host) is None:
                 raise UsageError(f"{host!r} is not a host.", "Name it without scheme and port.")
         for origin in self.allowed_origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
+            if origin not in ("*", "localhost") and not _ORIGIN.fullmatch(origin):
                 raise UsageError(
                     f"{origin!r} is not an origin.",
                     "An origin is scheme://host:port, in lower case, no more.",
@@ -125,12 +129,15 @@ class Guard:
         self._hosts = _LOOPBACK_NAMES.union(host for host in named if host)
         self._any_host = "*" in options.allowed_hosts
         self._any_address = not self._hosts.isdisjoint({"0.0.0.0", "::"})
-        # The origins are named, so their pages may send what headers they like; cookies are never used.
-        self._cors = CORSMiddleware(
+        is_open = "*" in options.allowed_origins
+        patterns = [_PATTERNS.get(origin, re.escape(origin)) for origin in options.allowed_origins]
+        self._origins = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.ASCII)
+        self._cors = (_OpenCORS if is_open else CORSMiddleware)(
             self._admit,
-            allow_origins=options.allowed_origins,
-            allow_methods=["*"],
+            allow_origin_regex=self._origins.pattern,
+            allow_methods=_METHODS,
             allow_headers=["*"],
+            allow_credentials=is_open,  # as llama-server; there are no cookies, keys travel in headers
             allow_private_network=True,
         )
         self._arriving = 0
@@ -154,8 +161,10 @@ class Guard:
             inner = problem(403, "This server does not answer to that Host; it has to be told its names.")
         elif not origins or (origin and _is_same_origin(origin, hosts[0].decode(), scope["scheme"])):
             inner = self._admit
-        elif origin and not {origin, "*"}.isdisjoint(self._options.allowed_origins):
+        elif origin and self._origins.fullmatch(origin):
             inner = self._cors
+        elif scope["method"] == "OPTIONS" and _values(scope["headers"], b"access-control-request-method"):
+            inner = Response(headers={"Vary": "Origin"})  # that nothing is allowed the browser concludes
         else:
             inner = problem(403, "Pages of this Origin may not use the server; it has to be told which may.")
         await inner(scope, receive, send)
@@ -224,6 +233,15 @@ class Guard:
         finally:
             self._arriving -= size
         return [{"type": "http.request", "body": b"".join(chunks), "more_body": False}]
+
+
+class _OpenCORS(CORSMiddleware):
+    """For pages of all origins: preflights are answered as llama-server does."""
+
+    def preflight_response(self, request_headers: RequestHeaders) -> Response:
+        response = super().preflight_response(request_headers)
+        response.headers["Access-Control-Allow-Headers"] = "*"
+        return response
 
 
 def _replay(pending: list[Message], receive: Receive) -> Receive:

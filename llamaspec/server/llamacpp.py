@@ -19,6 +19,8 @@ from llamaspec.server.problems import ApiError
 from llamaspec.server.service import Service
 from llamaspec.templates import CHATML
 
+_MOST_CONTEXTS = 64  # that the tokens of one text may fill
+
 _MISSING = {
     ("POST", "/props"): "Properties can't be changed while the server runs.",
     ("POST", "/slots/{id_slot}"): "Slots can't be saved, restored or erased.",
@@ -65,9 +67,9 @@ def router(service: Service) -> APIRouter:
             "model_ftype": session.loaded.main_facts.quantisation,
             "model_path": session.files[0].path.name,
             "modalities": {"vision": False, "video": False, "audio": False},
-            "endpoint_slots": True,
+            "endpoint_slots": service.options.slots,
             "endpoint_props": False,
-            "endpoint_metrics": True,
+            "endpoint_metrics": service.options.metrics,
             "chat_template": template,
             "bos_token": model.special_text(model.bos),
             "eos_token": model.special_text(model.eos),
@@ -78,14 +80,15 @@ def router(service: Service) -> APIRouter:
     @routes.get("/slots")
     async def slots(fail_on_no_slot: bool = False) -> list[dict[str, Any]]:
         """What runs in each slot, without the texts; with `fail_on_no_slot` a 503 where none is free."""
-        running = engine.running
-        if fail_on_no_slot and len(running) >= engine.slots:
+        if not service.options.slots:
+            raise ApiError(501, "What the slots do is not told.")
+        slots = service.slots()
+        if fail_on_no_slot and None not in slots:
             raise ApiError(503, "No slot is free.")
-        idle = [None] * (engine.slots - len(running))
         speculative = bool(session.loaded.drafters)
         return [
-            {"id": number, "n_ctx": engine.context_size, "speculative": speculative, **_progress(each)}
-            for number, each in enumerate([*running, *idle])
+            {"id": number, "n_ctx": engine.context_size, "speculative": speculative, **_progress(running)}
+            for number, running in enumerate(slots)
         ]
 
     @routes.post("/completion")
@@ -115,6 +118,8 @@ def router(service: Service) -> APIRouter:
     @routes.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:
         """The text of tokens: `content` as in llama-server, `prompt` as in vLLM."""
+        if len(body.tokens) > _MOST_CONTEXTS * engine.context_size:
+            raise ApiError(400, "So many tokens are far beyond the context.", param="tokens")
         written = await asyncio.to_thread(lambda: b"".join(map(model.special_piece, body.tokens)))
         text = written.decode("utf-8", "replace")
         return {"content": text, "prompt": text}

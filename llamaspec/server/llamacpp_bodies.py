@@ -15,6 +15,7 @@ _MAX_BREAKERS = 64
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Off = Annotated[int, Field(ge=0, le=0)]
 Whole = Annotated[int, Field(ge=-1, le=MAX_CONTEXT)]
+Word = Annotated[str, Field(max_length=1024)]
 Nothing = Annotated[tuple[Any, ...], Field(max_length=0)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
 Bias = Annotated[float, Field(ge=-_MAX_BIAS, le=_MAX_BIAS, strict=True)] | Literal[False]
@@ -59,9 +60,7 @@ class Inert(Body):
     grammar_lazy: Literal[False] = False
     grammar_triggers: Nothing = ()
     preserved_tokens: Nothing = ()
-    post_sampling_probs: Literal[False] = False
-    backend_sampling: Literal[False] = False
-    return_progress: Literal[False] = False
+    backend_sampling: bool = Field(False, description="no effect: where it is done changes no token")
     lora: Nothing = ()
 
 
@@ -96,6 +95,9 @@ class CompletionOptions(GenerationBody, Inert):
         validation_alias=AliasChoices("n_probs", "logprobs"),
         description="tell so many alternatives of each token, with their probabilities",
     )
+    post_sampling_probs: bool = Field(
+        False, description="those probabilities are the ones that the samplers have left; not with a grammar"
+    )
     return_tokens: bool = False
     response_fields: tuple[Text, ...] = Field(
         (), max_length=64, description="tell these alone; a slash goes into an object"
@@ -103,10 +105,9 @@ class CompletionOptions(GenerationBody, Inert):
     samplers: tuple[Text, ...] | None = Field(None, max_length=32)
     grammar: Text = Field("", description="GBNF")
     json_schema: dict[str, Any] | None = None
-    logit_bias: dict[str, Bias] | tuple[tuple[TokenId | str, Bias], ...] = Field(
+    logit_bias: dict[Word, Bias] | tuple[tuple[TokenId | Word, Bias], ...] = Field(
         (), description="by token id or text; false bans a token"
     )
-    id_slot: Literal[-1] = Field(-1, description="slots are chosen by what they hold")
     t_max_predict_ms: int = Field(
         0,
         ge=-1,
@@ -133,6 +134,10 @@ class CompletionOptions(GenerationBody, Inert):
             > 1
         ):
             raise ValueError("n_predict: it, max_tokens and max_completion_tokens contradict each other")
+        if self.return_progress and not self.stream:
+            raise ValueError("return_progress: it is only for answers that are streamed")
+        if self.post_sampling_probs and (self.grammar or self.json_schema is not None):
+            raise ValueError("post_sampling_probs: they are not known where a grammar is kept")
         if self.grammar and self.json_schema is not None:
             raise ValueError("json_schema: of it and grammar only one can be kept")
         if self.samplers is not None:

@@ -11,8 +11,15 @@ from starlette.responses import JSONResponse, Response
 from llamaspec.decode.sequence import Request
 from llamaspec.engine.worker import Ticket
 from llamaspec.errors import ClosedError
-from llamaspec.events import FinishEvent, FinishReason, TextEvent, TokenDetail
-from llamaspec.server.answers import Vocabulary, timings, token_bytes, token_details
+from llamaspec.events import FinishEvent, FinishReason, ProgressEvent, TextEvent, TokenDetail
+from llamaspec.server.answers import (
+    Vocabulary,
+    cost,
+    progress,
+    text_of_tokens,
+    token_bytes,
+    token_details,
+)
 from llamaspec.server.fields import MAX_BIASES
 from llamaspec.server.llamacpp_bodies import (
     CompletionBody,
@@ -50,8 +57,10 @@ async def tokens_of(
     """Token ids of a prompt, of which only the first text gets what `add_special` puts in front."""
     parts = [prompt.prompt_string] if isinstance(prompt, PromptObject) else prompt
     parts = [parts] if isinstance(parts, str) else parts
-    if sum(isinstance(part, str) for part in parts) > _MAX_TEXTS:
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) > _MAX_TEXTS:
         raise ApiError(400, f"A prompt may have {_MAX_TEXTS} texts at most.")
+    service.check_length(sum(map(len, texts)))
     tokens: list[int] = []
     for place, part in enumerate(parts):
         if isinstance(part, int):
@@ -124,10 +133,10 @@ async def requests_of(
                 tokens,
                 grammar=constraint and constraint.copy(),
                 settings=own,
-                details=body.token_details,
                 logprobs=body.n_probs or None,
-                cache_prompt=body.cache_prompt,
+                post_sampling=body.post_sampling_probs,
                 logit_bias=biases,
+                **body.wishes(),
             )
             requests.append(request)
     return requests
@@ -166,6 +175,8 @@ async def _chunks(
     async for place, event in merged(tickets):
         if isinstance(event, TextEvent):
             yield answers[place].take(event)
+        elif isinstance(event, ProgressEvent):
+            yield answers[place].progress(event)
         elif isinstance(event, FinishEvent):
             yield answers[place].final(event)
 
@@ -182,12 +193,10 @@ async def _whole(tickets: Sequence[Ticket], answers: Sequence["Answer"]) -> Resp
 
 
 class FullVocabulary(Vocabulary, Protocol):
-    """How tokens are written, control tokens too, and which end a text."""
+    """How tokens are written, and which end a text."""
 
     @property
     def eog_tokens(self) -> Sequence[int]: ...
-
-    def special_piece(self, token: int) -> bytes: ...
 
 
 class Answer:
@@ -229,18 +238,23 @@ class Answer:
         if most > 0 and self._has_new_line and now - self._first_at > most / 1e3:
             self._out_of_time = True
             self._ticket.cancel()
-        chunk: dict[str, Any] = {
+        chunk = self._chunk(event.text, event.tokens) | self._about(event.details)
+        return chunk | (cost([self._ticket]) if self._body.timings_per_token else {})
+
+    def progress(self, event: ProgressEvent) -> dict[str, Any]:
+        """The chunk of a stream for a part of the prompt that was read."""
+        return self._chunk("", ()) | progress(event, self._body)
+
+    def _chunk(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        return {
             "index": self._index,
-            "content": event.text,
-            "tokens": list(event.tokens),
+            "content": text,
+            "tokens": list(tokens),
             "stop": False,
-            "id_slot": -1,
+            "id_slot": self._body.id_slot,
             "tokens_predicted": self._ticket.stats.predicted_tokens,
             "tokens_evaluated": len(self._ticket.request.prompt),
         }
-        if self._body.timings_per_token:
-            chunk["timings"] = timings(self._ticket.stats)
-        return chunk | self._about(event.details)
 
     def final(self, finish: FinishEvent) -> dict[str, Any]:
         """The whole answer, or the last chunk of a stream, which has no text and no tokens.
@@ -256,21 +270,19 @@ class Answer:
             "index": self._index,
             "content": "" if body.stream else "".join(self._text),
             "tokens": [] if body.stream or not body.return_tokens else self._tokens,
-            "id_slot": -1,
+            "id_slot": body.id_slot,
             "stop": True,
             "model": self._model_id,
             "tokens_predicted": stats.predicted_tokens,
             "tokens_evaluated": len(request.prompt),
             "tokens_cached": max(len(request.prompt), held - 1),
             "generation_settings": self._settings(),
-            "prompt": b"".join(map(self._vocabulary.special_piece, request.prompt)).decode(
-                "utf-8", "replace"
-            ),
+            "prompt": text_of_tokens(request.prompt, self._vocabulary),
             "has_new_line": self._has_new_line,
             "truncated": finish.reason is FinishReason.LENGTH and not 0 <= limit <= stats.predicted_tokens,
             "stop_type": stopped if finish.reason is FinishReason.STOP else "limit",
             "stopping_word": finish.stopped_by,
-            "timings": timings(stats),
+            **cost([self._ticket]),
         }
         if not body.stream:
             answer |= self._about(self._details)
@@ -280,9 +292,10 @@ class Answer:
         """What was asked for about single tokens."""
         about: dict[str, Any] = {}
         if self._body.n_probs:
+            top = "top_probs" if self._body.post_sampling_probs else "top_logprobs"
             about["completion_probabilities"] = [
                 self._probability(detail.token, detail.logprob)
-                | {"top_logprobs": [self._probability(*alternative) for alternative in detail.top]}
+                | {top: [self._probability(*alternative) for alternative in detail.top]}
                 for detail in details
             ]
         if self._body.token_details:
@@ -291,12 +304,10 @@ class Answer:
 
     def _probability(self, token: int, logprob: float | None) -> dict[str, Any]:
         written = token_bytes(self._vocabulary, token)
-        return {
-            "id": token,
-            "token": written.decode("utf-8", "replace"),
-            "bytes": list(written),
-            "logprob": None if logprob is None else max(logprob, _LEAST_LOGPROB),
-        }
+        told = {"id": token, "token": written.decode("utf-8", "replace"), "bytes": list(written)}
+        if self._body.post_sampling_probs:
+            return {**told, "prob": None if logprob is None else math.exp(logprob)}
+        return {**told, "logprob": None if logprob is None else max(logprob, _LEAST_LOGPROB)}
 
     def _settings(self) -> dict[str, Any]:
         request = self._ticket.request
@@ -338,6 +349,7 @@ def generation_settings(
             for token, bias in (biases or {}).items()
         ],
         "n_probs": body.n_probs,
+        "post_sampling_probs": body.post_sampling_probs,
         "grammar": grammar,
         "timings_per_token": body.timings_per_token,
         "speculative.mode": speculation.mode,

@@ -169,7 +169,10 @@ class Metrics:
             # Its default writes the colons of samples, though not those of families, as underscores.
             text = openmetrics.generate_latest(self._registry, escaping=openmetrics.ALLOWUTF8)  # type: ignore[no-untyped-call]
             return text, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+        # llama-server has it as a counter, whose name the library would end in _total.
+        kind = b"# TYPE llamacpp:n_tokens_max "
+        text = generate_latest(self._registry).replace(kind + b"gauge", kind + b"counter")
+        return text, CONTENT_TYPE_PLAIN_0_0_4
 
     def take_window(self) -> "_Window":
         """What ended since the last scrape; the next one starts anew."""
@@ -209,7 +212,7 @@ class _Window:
         self.longest = max(self.longest, stats.prompt_tokens + stats.predicted_tokens)
         self.prompt_tokens += prompt_tokens
         self.prompt_seconds += stats.prompt_seconds
-        self.later_tokens += max(0, stats.predicted_tokens - 1)  # the first comes with the prompt
+        self.later_tokens += stats.later_tokens
         self.later_seconds += stats.predicted_seconds
 
 

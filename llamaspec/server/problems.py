@@ -1,6 +1,7 @@
 """What goes wrong, in the shape of OpenAI's API: one JSON object, one status."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.responses import JSONResponse
 
@@ -31,24 +32,34 @@ _TYPES = {
 
 
 class ApiError(LlamaspecError):
-    """A request that is answered with `status`. `param` names the field at fault, where there is one."""
+    """A request that is answered with `status`. `param` names the field at fault, where there is one.
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None):
+    `figures` are told beside the message.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        figures: Mapping[str, int] = MappingProxyType({}),
+    ):
         super().__init__(message)
         self.status = status
         self.param = param
         self.code = code
+        self.figures = figures
 
-
-def problem_body(
-    status: int, message: str, code: str | None = None, param: str | None = None
-) -> dict[str, object]:
-    """The JSON of an error, also for one in the middle of a stream."""
-    shown = message.encode("utf-8", "replace").decode()  # a message may quote what no text can hold
-    shown = shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"
-    kind = "exceed_context_size_error" if code == "context_length_exceeded" else None
-    kind = kind or _TYPES.get(status, "invalid_request_error")
-    return {"error": {"message": shown, "type": kind, "param": param, "code": code or status}}
+    def body(self) -> dict[str, object]:
+        """The JSON of the error, also for one in the middle of a stream."""
+        shown = self.message.encode("utf-8", "replace").decode()  # it may quote what no text can hold
+        shown = shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"
+        too_long = self.code == "context_length_exceeded"
+        kind = "exceed_context_size_error" if too_long else _TYPES.get(self.status, "invalid_request_error")
+        code = self.code or self.status
+        return {"error": {"message": shown, "type": kind, "param": self.param, "code": code, **self.figures}}
 
 
 def problem(
@@ -59,8 +70,12 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The answer to a request that is refused or failed. A 503 and a 429 say when to come back."""
-    known = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse(problem_body(status, message, code, param), status, {**known, **(headers or {})})
+    return _response(ApiError(status, message, code=code, param=param), headers or {})
+
+
+def _response(error: ApiError, headers: Mapping[str, str] = MappingProxyType({})) -> JSONResponse:
+    known = {"Retry-After": str(RETRY_SECONDS)} if error.status in (429, 503) else {}
+    return JSONResponse(error.body(), error.status, {**known, **headers})
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -71,7 +86,9 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, QueueFullError | ClosedError | EngineFailedError):
         return ApiError(503, told)
     if isinstance(error, ContextError):
-        return ApiError(400, told, code="context_length_exceeded")
+        figures = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_size}
+        known = {name: count for name, count in figures.items() if count is not None}
+        return ApiError(400, told, code="context_length_exceeded", figures=known)
     if isinstance(error, UsageError | GrammarError | TemplateError):
         return ApiError(400, told)
     return ApiError(500, "The server failed to answer. Its log says more.")
@@ -79,5 +96,4 @@ def as_api_error(error: Exception) -> ApiError:
 
 def answer_error(error: Exception) -> JSONResponse:
     """The response for an error that a route raised."""
-    known = as_api_error(error)
-    return problem(known.status, known.message, known.code, known.param)
+    return _response(as_api_error(error))

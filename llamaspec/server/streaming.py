@@ -16,7 +16,7 @@ from llamaspec.decode.sequence import Request
 from llamaspec.engine.worker import Ticket
 from llamaspec.errors import LlamaspecError
 from llamaspec.events import Event, FinishEvent
-from llamaspec.server.problems import as_api_error, problem_body
+from llamaspec.server.problems import as_api_error
 from llamaspec.server.service import Service
 
 _SEND_SECONDS = 60.0  # a client that takes nothing for so long is not coming back
@@ -108,8 +108,7 @@ async def _lines(chunks: AsyncGenerator[Mapping[str, Any]], end: str) -> AsyncIt
         except Exception as error:
             if not isinstance(error, LlamaspecError):
                 log.exception("An answer broke off.")
-            known = as_api_error(error)
-            yield _line(json.dumps(problem_body(known.status, known.message, known.code, known.param)))
+            yield _line(json.dumps(as_api_error(error).body()))
             return
     if end:
         yield _line(end)

@@ -167,6 +167,7 @@ def ending(tokens: int, off: bool) -> dict[str, Any]:
         "draft_n": 0 if off else 8,
         "draft_n_accepted": 0 if off else 6,
         "time_to_first_token_ms": 310.0,
-        "estimated_speedup": None if off else 1.6,
     }
+    if not off:
+        timings["estimated_speedup"] = 1.6
     return {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "timings": timings}

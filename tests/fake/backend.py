@@ -46,6 +46,7 @@ class FakeBackend:
     ) -> None:
         self.vocab_size = vocab_size
         self.context_size = context_size
+        self.can_copy = rollback == "any"
         self.cells = cells or context_size
         self.batch_size = batch_size
         self.max_rows = max_rows

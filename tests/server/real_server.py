@@ -55,12 +55,18 @@ class RealServer:
         self._listens.set()
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, limits=httpx.Limits(max_connections=None))
+        return httpx.AsyncClient(
+            base_url=self.url, timeout=PATIENCE, limits=httpx.Limits(max_connections=None)
+        )
 
     def kill_children(self, module: str) -> None:
         """Kill the processes that run a module for this one, of which there are some."""
-        mine = psutil.Process(self.process.pid).children(recursive=True)
-        found = [child for child in mine if any(module in word for word in child.cmdline())]
+        living = [
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if child.status() != psutil.STATUS_ZOMBIE
+        ]
+        found = [child for child in living if any(module in word for word in child.cmdline())]
         assert found
         for child in found:
             child.kill()
@@ -114,7 +120,9 @@ async def whole_answer(client: httpx.AsyncClient, tokens: int, *, stream: bool) 
     response = await client.post(STREAMED, json=body)
     assert response.status_code == 200, response.text
     if stream:
-        data = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
+        data = [
+            line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")
+        ]
         assert data.pop() == "[DONE]"
         chunks = [json.loads(each) for each in data]
         answer, choices = chunks[-1], [choice for chunk in chunks for choice in chunk["choices"]]
@@ -152,7 +160,9 @@ def request_bytes(port: int, body: Mapping[str, Any], path: str = STREAMED) -> t
 
 
 @contextlib.asynccontextmanager
-async def connection(port: int, *, abort: bool) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connection(
+    port: int, *, abort: bool
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A bare connection. With `abort` it ends with a reset, and what has not been read is thrown away."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -160,7 +170,9 @@ async def connection(port: int, *, abort: bool) -> AsyncIterator[tuple[asyncio.S
     finally:
         if abort:
             bare = writer.get_extra_info("socket")
-            bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
+            bare.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+            )
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -170,7 +182,10 @@ async def leave(port: int, chance: Random) -> None:
     """A client that goes away at some point of its request, or of the answer."""
     where = chance.choice(("head", "body", "asked", "stream", "silence"))
     head, data = request_bytes(port, wanted(4000, stream=where != "silence", seed=chance.randrange(1000)))
-    sent = {"head": head[: chance.randrange(1, len(head))], "body": head + data[: chance.randrange(len(data))]}
+    sent = {
+        "head": head[: chance.randrange(1, len(head))],
+        "body": head + data[: chance.randrange(len(data))],
+    }
     with contextlib.suppress(ConnectionError):
         async with connection(port, abort=chance.random() < 0.5) as (reader, writer):
             writer.write(sent.get(where, head + data))

@@ -92,7 +92,7 @@ def test_our_own_page_may_ask(host: str, origin: str, scheme: str) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize(
+FOREIGN = pytest.mark.parametrize(
     "origin",
     [
         "http://evil.example",
@@ -104,14 +104,28 @@ def test_our_own_page_may_ask(host: str, origin: str, scheme: str) -> None:
         "ftp://localhost:8080",
     ],
 )
+PREFLIGHT = [("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")]
+
+
+@FOREIGN
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_pages_of_others_are_refused_whatever_they_ask(origin: str, method: str) -> None:
-    headers = [("origin", origin), ("access-control-request-method", "POST"), ("content-type", "text/plain")]
+    headers = [("origin", origin), ("content-type", "text/plain")]
     app = Recorder()
     answer = asyncio.run(asked(Guard(app, GuardOptions()), "/health", method=method, headers=headers))
     assert answer.status == 403
     assert app.bodies == []
     assert "access-control-allow-origin" not in answer.headers
+
+
+@FOREIGN
+def test_a_preflight_of_others_is_allowed_nothing(origin: str) -> None:
+    app = Recorder()
+    headers = [("origin", origin), *PREFLIGHT]
+    answer = asyncio.run(asked(Guard(app, GuardOptions()), "/health", method="OPTIONS", headers=headers))
+    assert answer.status == 200
+    assert app.bodies == []
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_plain_http_is_another_origin_than_ours_with_tls() -> None:
@@ -156,9 +170,57 @@ def test_a_named_origin_needs_the_key_and_can_read_the_refusal() -> None:
 
 
 def test_every_origin_can_be_named() -> None:
-    answer = ask(GuardOptions(allowed_origins=("*",)), headers=[("origin", "https://any.example")])
+    guard = Guard(Recorder(), GuardOptions(allowed_origins=("*",)))
+    origin = ("origin", "https://any.example")
+    for method, more in (("POST", []), ("OPTIONS", PREFLIGHT)):
+        answer = asyncio.run(asked(guard, method=method, headers=[origin, *more]))
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-origin"] == "https://any.example"
+        assert answer.headers["access-control-allow-credentials"] == "true"
+        assert answer.headers["vary"].split(",")[0] == "Origin"
+    assert answer.headers["access-control-allow-methods"] == "GET, POST, DELETE, OPTIONS"
+    assert answer.headers["access-control-allow-headers"] == "*"
+
+
+LOOPBACK = GuardOptions(allowed_origins=("localhost",))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost",
+        "https://localhost:3000",
+        "http://127.0.0.1:5173",
+        "http://[::1]:80",
+        "app://localhost",
+    ],
+)
+def test_origins_of_the_loopback_can_be_named_together(origin: str) -> None:
+    answer = ask(LOOPBACK, headers=[("origin", origin)])
     assert answer.status == 200
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://notlocalhost",
+        "http://localhost.evil.example",
+        "http://evil.example/localhost",
+        "http://localhost:80x",
+        "http://localhost@evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://127x0x0x1",
+        "localhost",
+    ],
+)
+def test_what_is_like_the_loopback_is_another_origin(origin: str) -> None:
+    assert ask(LOOPBACK, headers=[("origin", origin)]).status == 403
+
+
+def test_a_named_origin_is_taken_to_the_letter() -> None:
+    assert ask(NAMED, headers=[("origin", "https://chatXexample")]).status == 403
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_bias(ask: Ask, name: int | str, as_object: bool) -> None:
     assert "A" not in lifted(False)
 
 
-@pytest.mark.parametrize("token", ["99999", "9" * 5000, 99999])
+@pytest.mark.parametrize("token", ["99999", "9" * 1000, 99999])
 def test_biases_of_foreign_tokens(ask: Ask, token: int | str) -> None:
     refused(ask("/completion", prompt=PROMPT, logit_bias=[[token, 1]]), "logit_bias")
 

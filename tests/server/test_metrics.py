@@ -50,7 +50,7 @@ def test_requests_tokens_and_times_are_added_up() -> None:
     assert seen["llamacpp:prompt_seconds_total"] == 1.0
     assert seen["llamacpp:tokens_predicted_total"] == 18
     assert seen["llamacpp:tokens_predicted_seconds_total"] == 4.0
-    assert seen["llamacpp:n_tokens_max"] == 39
+    assert seen["llamacpp:n_tokens_max_total"] == 39  # so a parser calls what is told as a counter
 
 
 def test_drafts_are_counted_by_drafter_source_and_position() -> None:
@@ -122,7 +122,7 @@ def test_speeds_are_those_since_the_last_scrape() -> None:
     assert first["llamacpp:prompt_tokens_seconds"] == 40.0
     assert first["llamacpp:predicted_tokens_seconds"] == 4.0  # 8 tokens behind the first in 2 s
     assert second["llamacpp:prompt_tokens_seconds"] == second["llamacpp:predicted_tokens_seconds"] == 0.0
-    assert second["llamacpp:n_tokens_max"] == 39
+    assert second["llamacpp:n_tokens_max_total"] == 39
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,12 @@ def test_an_answer_has_what_clients_read(service: Service) -> None:
     assert timings["draft_n"] == sum(drafted.values()) > 0
     assert timings["cache_n"] + timings["prompt_n"] == usage["prompt_tokens"]
     assert timings["predicted_n"] == 5
-    assert timings["drafters"]["model"]["draft_n"] == timings["draft_n"]
+    assert all(isinstance(value, int | float) for value in timings.values())
+    told = answer["speculation"]
+    assert told["mode"] == "fixed"
+    assert told["drafters"]["model"]["draft_n"] == timings["draft_n"]
+    assert told["mean_accepted_length"] == timings["mean_accepted_length"] > 0.0
+    assert len(told["acceptance_per_position"]) <= 4
 
 
 def test_a_stream_says_the_same_as_a_whole_answer(service: Service) -> None:
@@ -96,8 +101,8 @@ def test_token_details_tell_who_drafted(service: Service) -> None:
 
 
 def test_speculation_can_be_set_in_llama_cpp_s_words(service: Service) -> None:
-    timings = chat(service, max_tokens=12, **{"speculative.n_max": 1})["timings"]
-    assert len(timings["draft_acceptance_per_position"]) == 1
+    told = chat(service, max_tokens=12, **{"speculative.n_max": 1})["speculation"]
+    assert len(told["acceptance_per_position"]) == 1
 
 
 def test_usage_is_told_at_the_end_of_a_stream_that_asks_for_it(service: Service) -> None:

@@ -10,8 +10,17 @@ from fake.backend import FakeVocabulary
 
 from llamaspec.decode.sequence import Request
 from llamaspec.errors import ClosedError
-from llamaspec.events import Event, FinishEvent, FinishReason, PromptEvent, TextEvent, TokenDetail
-from llamaspec.server.answers import timings, token_details, usage
+from llamaspec.events import (
+    Event,
+    FinishEvent,
+    FinishReason,
+    ProgressEvent,
+    PromptEvent,
+    TextEvent,
+    TokenDetail,
+)
+from llamaspec.server.answers import cost, progress, timings, token_details, usage
+from llamaspec.server.fields import GenerationBody
 from llamaspec.server.openai.choices import ChatChoice, Choice, TextChoice
 from llamaspec.server.tools import FORMATS, ToolCallStream, ToolSupport, read_tools
 from llamaspec.stats import Stats
@@ -249,23 +258,49 @@ def test_usage_counts_a_prompt_once_and_its_choices_all() -> None:
     }
 
 
-def test_timings_of_one_request_and_of_several() -> None:
-    first, second = ran(10, 0, 4, ["model"] * 3, 2), ran(10, 9, 6, ["model"], 1)
-    alone = timings(first.stats)
+def test_timings_are_of_the_tokens_behind_the_first() -> None:
+    alone = timings(ran(10, 0, 5, ["model"] * 3, 2).stats)
     assert (alone["prompt_n"], alone["prompt_ms"], alone["prompt_per_second"]) == (10, 500.0, 20.0)
-    assert (alone["predicted_n"], alone["predicted_per_token_ms"]) == (4, 500.0)
-    assert alone["draft_acceptance_per_position"] == [1.0, 1.0, 0.0]
+    assert (alone["predicted_n"], alone["predicted_ms"]) == (5, 2000.0)
+    assert (alone["predicted_per_token_ms"], alone["predicted_per_second"]) == (500.0, 2.0)
     assert alone["queue_ms"] == pytest.approx(1000.0)
-    both = timings(first.stats, second.stats)
-    assert (both["cache_n"], both["prompt_n"], both["predicted_n"], both["rounds"]) == (9, 11, 10, 2)
-    assert (both["draft_n"], both["draft_n_accepted"], both["mean_accepted_length"]) == (4, 3, 1.5)
-    assert both["drafters"]["model"] == {
-        "draft_n": 4,
-        "draft_n_accepted": 3,
-        "rounds": 2,
-        "seconds": pytest.approx(0.2),
-    }
-    assert both["predicted_per_second"] == pytest.approx(2.5)
+    one = timings(ran(10, 0, 1, [], 0).stats)
+    assert one["predicted_per_token_ms"] == one["predicted_per_second"] == 0.0
+
+
+def test_timings_are_numbers_whatever_is_known() -> None:
     nothing = timings(Stats())
-    assert nothing["prompt_per_second"] is None
-    assert nothing["time_to_first_token_ms"] is None
+    assert set(nothing.values()) == {0}
+    assert not {"time_to_first_token_ms", "estimated_speedup"} & nothing.keys()
+    estimated = ran(10, 0, 5, ["model"] * 3, 2)
+    estimated.stats.record_plain(4, 1.0)
+    assert timings(estimated.stats)["estimated_speedup"] == 2.0
+
+
+def test_the_cost_of_several_requests() -> None:
+    first, second = ran(10, 0, 4, ["model"] * 3, 2), ran(10, 9, 6, ["model"], 1)
+    assert cost([first])["speculation"]["acceptance_per_position"] == [1.0, 1.0, 0.0]
+    both = cost([first, second])
+    told = both["timings"]
+    assert (told["cache_n"], told["prompt_n"], told["predicted_n"], told["rounds"]) == (9, 11, 10, 2)
+    assert (told["draft_n"], told["draft_n_accepted"], told["mean_accepted_length"]) == (4, 3, 1.5)
+    assert told["predicted_per_second"] == (3 + 5) / 4.0
+    assert both["speculation"] == {
+        "mode": "auto",
+        "drafters": {
+            "model": {"draft_n": 4, "draft_n_accepted": 3, "rounds": 2, "seconds": pytest.approx(0.2)}
+        },
+        "acceptance_per_position": [1.0, 1.0, 0.0],
+        "mean_accepted_length": 1.5,
+        "estimated_speedup": None,
+    }
+    assert cost([ran(10, 0, 1, [], 0)])["speculation"]["mean_accepted_length"] is None
+
+
+def test_progress_is_told_in_the_shape_of_llama_server() -> None:
+    event = ProgressEvent(3, total=30, cached=10, processed=15, seconds=0.5)
+    told = {"total": 30, "cache": 10, "processed": 15, "time_ms": 500.0}
+    assert progress(event, GenerationBody()) == {"prompt_progress": told}
+    so_far = progress(event, GenerationBody(timings_per_token=True))["timings"]
+    assert (so_far["cache_n"], so_far["prompt_n"], so_far["prompt_per_second"]) == (10, 5, 10.0)
+    assert so_far["predicted_n"] == 0

@@ -15,13 +15,13 @@ def test_a_common_prefix_is_the_longest_there_is(first: list[int], second: list[
 
 
 def test_an_unknown_text_gets_an_empty_slot() -> None:
-    assert Slots(2).place([1, 2], {}, reuse=True) == Place(0, 0, -1, given_up=False)
+    assert Slots(2).place([1, 2], {}, reuse=True) == Place(0, 0, -1)
 
 
 def test_a_text_that_goes_on_is_taken_over_where_it_is() -> None:
     slots = Slots(2)
     slots.keep(slots.place([1, 2], {}, reuse=True).slot, [1, 2, 3, 4])
-    assert slots.place([1, 2, 3, 4, 5], {}, reuse=True) == Place(0, 4, 0, given_up=False)
+    assert slots.place([1, 2, 3, 4, 5], {}, reuse=True) == Place(0, 4, 0, whole=True)
     assert slots.kept_tokens == 0
 
 
@@ -34,14 +34,14 @@ def test_the_last_token_of_a_prompt_is_never_taken_over() -> None:
 def test_a_text_that_only_begins_alike_is_copied_and_kept() -> None:
     slots = Slots(2)
     slots.keep(slots.place([1], {}, reuse=True).slot, [1, 2, 3, 4, 5, 6])
-    assert slots.place([1, 2, 9, 9], {}, reuse=True) == Place(1, 2, 0, given_up=False)
+    assert slots.place([1, 2, 9, 9], {}, reuse=True) == Place(1, 2, 0)
     assert slots.kept_tokens == 6
 
 
 def test_what_runs_in_another_slot_is_copied() -> None:
     slots = Slots(2)
     running = slots.place([1, 2, 3], {}, reuse=True).slot
-    assert slots.place([1, 2, 9], {running: [1, 2, 3]}, reuse=True) == Place(1, 2, running, given_up=False)
+    assert slots.place([1, 2, 9], {running: [1, 2, 3]}, reuse=True) == Place(1, 2, running)
 
 
 def test_the_least_recently_used_text_makes_place() -> None:
@@ -58,7 +58,7 @@ def test_the_least_recently_used_text_makes_place() -> None:
 def test_the_only_text_that_is_left_is_used_in_place() -> None:
     slots = Slots(1)
     slots.keep(slots.place([1], {}, reuse=True).slot, [1, 2, 3, 4, 5, 6])
-    assert slots.place([1, 2, 9], {}, reuse=True) == Place(0, 2, 0, given_up=False)
+    assert slots.place([1, 2, 9], {}, reuse=True) == Place(0, 2, 0)
 
 
 @pytest.mark.parametrize("reuse", [True, False])
@@ -66,3 +66,11 @@ def test_nothing_is_taken_over_unless_it_is_wanted(reuse: bool) -> None:
     slots = Slots(2)
     slots.keep(slots.place([1, 2], {}, reuse=True).slot, [1, 2, 3])
     assert (slots.place([1, 2, 3], {}, reuse=reuse).common > 0) is reuse
+
+
+def test_what_others_begin_with_is_kept_for_longest() -> None:
+    slots = Slots(3)
+    slots.keep(slots.place([1], {}, reuse=True).slot, [1, 2, 3, 4, 5, 6])
+    slots.keep(slots.place([7], {}, reuse=True).slot, [7, 7])
+    assert slots.place([1, 2, 9], {}, reuse=True).source == 0
+    assert slots.give_up() == 1

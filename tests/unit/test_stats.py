@@ -49,6 +49,17 @@ def test_tokens_of_one_round_share_its_time() -> None:
     assert stats.latencies == [0.6, 0.0, 0.0, 0.2]  # the first token follows none
 
 
+def test_the_speed_is_of_the_tokens_behind_the_first() -> None:
+    stats = Stats(predicted_seconds=2.0)
+    assert stats.tokens_per_second is None
+    stats.record_tokens(1, 0.0)
+    assert stats.tokens_per_second is None, "the first comes with the prompt"
+    stats.record_tokens(4, 2.0)
+    assert stats.tokens_per_second == 2.0
+    together = Stats(texts=2, predicted_tokens=10, predicted_seconds=4.0)
+    assert together.tokens_per_second == 2.0
+
+
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=300))
 def test_percentiles_are_the_nearest_rank(latencies: list[float]) -> None:
     found = Stats(latencies=latencies).token_latency

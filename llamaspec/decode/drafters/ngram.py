@@ -154,7 +154,7 @@ class NgramDrafter(LookupDrafter):
         index.extend(tokens[len(index) :])
 
     def end(self, sequence: int) -> None:
-        del self._indices[sequence]
+        self._indices.pop(sequence, None)
 
     def _match(self, sequence: int, tail: Sequence[int]) -> Match | None:
         return self._indices[sequence].follow(tail)

@@ -15,7 +15,7 @@ from llamaspec.decode.ports import Grammar
 from llamaspec.decode.sequence import Request
 from llamaspec.engine.worker import Ticket
 from llamaspec.errors import GrammarError
-from llamaspec.events import FinishEvent
+from llamaspec.events import FinishEvent, ProgressEvent
 from llamaspec.server import answers
 from llamaspec.server.fields import bias_by_token
 from llamaspec.server.openai.bodies import OpenAIBody
@@ -68,11 +68,10 @@ def requests_for(
         tokens,
         grammar=grammar,
         settings=body.settings(body.budget),
-        details=body.token_details,
         logprobs=0 if logprobs is None and body.token_details else logprobs,
         prompt_logprobs=prompt_logprobs,
-        cache_prompt=body.cache_prompt,
         logit_bias=bias,
+        **body.wishes(),
     )
     return [
         replace(
@@ -122,6 +121,8 @@ class Answer:
     prompts: Sequence[Sequence[Choice]]
     tickets: Sequence[Ticket]
     model: str
+    vocabulary: answers.Vocabulary
+    verbose: bool
     id: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -138,15 +139,14 @@ class Answer:
         for candidates in self.prompts:
             for choice in _best(candidates, self.body.n):
                 told.append({**choice.whole(of[choice]), "index": len(told)})
-        stats = [ticket.stats for ticket in self.tickets]
-        more = {"usage": self._usage(), "timings": answers.timings(*stats)}
+        more = {"usage": self._usage(), **answers.cost(self.tickets), **self._debugged()}
         return JSONResponse(self._envelope(self.shape.whole, told, more))
 
     async def chunks(self) -> AsyncGenerator[Mapping[str, Any]]:
         body, choices = self.body, list(chain.from_iterable(self.prompts))
         for choice in choices:
             for part in choice.begin():
-                yield self._chunk([part])
+                yield self._chunk([part], {})
         running = len(choices)
         async with aclosing(merged(self.tickets)) as events:
             async for place, event in events:
@@ -156,19 +156,27 @@ class Answer:
                 running -= isinstance(event, FinishEvent)
                 for part in parts:
                     last = not running and part is parts[-1] and not body.include_usage
-                    yield self._chunk([part], timings=last or body.timings_per_token)
+                    more = answers.progress(event, body) if isinstance(event, ProgressEvent) else None
+                    yield self._chunk([part], more, last=last)
         if body.include_usage:
-            yield self._chunk([], timings=True, usage=True)
+            yield self._chunk([], last=True)
 
     def _chunk(
-        self, parts: Sequence[Part], *, timings: bool = False, usage: bool = False
+        self, parts: Sequence[Part], more: Mapping[str, Any] | None = None, *, last: bool = False
     ) -> Mapping[str, Any]:
-        more: dict[str, Any] = {}
+        """Unless `more` says what else is told, it is what the answer has cost so far."""
+        told: dict[str, Any] = {}
         if self.body.include_usage:
-            more["usage"] = self._usage() if usage or self.body.continuous_usage else None
-        if timings:
-            more["timings"] = answers.timings(*(ticket.stats for ticket in self.tickets))
-        return self._envelope(self.shape.chunk, parts, more)
+            told["usage"] = self._usage() if not parts or self.body.continuous_usage else None
+        if more is None and (last or self.body.timings_per_token):
+            more = answers.cost(self.tickets)
+        if last:
+            told |= self._debugged()
+        return self._envelope(self.shape.chunk, parts, told | dict(more or {}))
+
+    def _debugged(self) -> dict[str, Any]:
+        """llama-server's `__verbose`, where it was asked for."""
+        return {"__verbose": answers.verbose(self.tickets[0], self.vocabulary)} if self.verbose else {}
 
     def _envelope(
         self, kind: str, choices: Sequence[Mapping[str, Any]], more: Mapping[str, Any]
@@ -194,7 +202,9 @@ async def respond(
     """Start the requests of all choices, and answer. Errors: as `Service.start`."""
     requests = [choice.request for choices in prompts for choice in choices]
     tickets = await start_all(service, requests, shape.label)
-    answer = Answer(shape, body, prompts, tickets, service.model_id)
+    verbose = body.verbose or service.options.verbose
+    main = service.session.loaded.main
+    answer = Answer(shape, body, prompts, tickets, service.model_id, main, verbose)
     if body.stream:
         return EventStream(tickets, answer.chunks())
     try:

@@ -112,6 +112,8 @@ class OpenAIBody(GenerationBody):
     def _goes_together(self) -> "OpenAIBody":
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options: it is only for answers that are streamed")
+        if self.return_progress and not self.stream:
+            raise ValueError("return_progress: it is only for answers that are streamed")
         asked = [self.schema_to_follow, self.grammar, self.json_schema]
         if len(asked) - asked.count(None) > 1:
             raise ValueError("response_format: of it, grammar and json_schema only one can be kept")

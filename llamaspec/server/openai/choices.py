@@ -9,7 +9,15 @@ from typing import Any, Protocol
 
 from llamaspec.decode.sequence import Request
 from llamaspec.errors import ClosedError
-from llamaspec.events import Event, FinishEvent, FinishReason, PromptEvent, TextEvent, TokenDetail
+from llamaspec.events import (
+    Event,
+    FinishEvent,
+    FinishReason,
+    ProgressEvent,
+    PromptEvent,
+    TextEvent,
+    TokenDetail,
+)
 from llamaspec.server import answers
 from llamaspec.server.openai.logprobs import TextLogprobs, chat_logprobs
 from llamaspec.server.tools import (
@@ -51,6 +59,8 @@ class Choice(ABC):
     def take(self, event: Event) -> list[Part]:
         """What an event adds. Raises ClosedError where the request was cancelled by others."""
         match event:
+            case ProgressEvent():
+                return [self._part(self._nothing)]
             case PromptEvent():
                 return [self._prompt(event)]
             case TextEvent() if not self.done:

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from starlette.responses import Response
 
-from llamaspec.server.answers import Vocabulary, token_bytes
+from llamaspec.server.answers import text_of_tokens
 from llamaspec.server.openai.answering import TEXT, check_count, constraint, requests_for, respond
 from llamaspec.server.openai.bodies import CompletionBody
 from llamaspec.server.openai.choices import TextChoice
@@ -32,7 +32,7 @@ def router(service: Service) -> APIRouter:
                 logprobs=0 if judged and body.logprobs is None else body.logprobs,
                 prompt_logprobs=body.logprobs if body.echo else None,
             )
-            echo = (prompt if isinstance(prompt, str) else _text(tokens, main)) if body.echo else ""
+            echo = (prompt if isinstance(prompt, str) else text_of_tokens(tokens, main)) if body.echo else ""
             rows.append(
                 [
                     TextChoice(
@@ -49,7 +49,3 @@ def router(service: Service) -> APIRouter:
         return await respond(service, http, TEXT, body, rows)
 
     return routes
-
-
-def _text(tokens: list[int], vocabulary: Vocabulary) -> str:
-    return b"".join(token_bytes(vocabulary, token) for token in tokens).decode("utf-8", "replace")

@@ -101,9 +101,9 @@ def for_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return prepared
 
 
-def text_of(content: str | tuple[TextPart, ...]) -> str:
+def text_of(content: str | tuple[TextPart, ...], between: str = "\n") -> str:
     """Parts are lines of one text."""
-    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+    return content if isinstance(content, str) else between.join(part.text for part in content)
 
 
 def split_prefill(messages: Sequence[Message], continue_final: bool | None) -> tuple[Sequence[Message], str]:
@@ -123,4 +123,4 @@ def split_prefill(messages: Sequence[Message], continue_final: bool | None) -> t
         raise ApiError(400, "messages: two of the assistant at the end can't both go on.", param="messages")
     if len(messages) == 1:
         raise ApiError(400, "messages: there is none to answer.", param="messages")
-    return messages[:-1], text_of(last.content)
+    return messages[:-1], text_of(last.content, "\n\n")  # here llama-server takes parts as paragraphs

@@ -18,7 +18,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v1/models/{model:path}", summary="Describe a model")
     async def model(model: str) -> dict[str, Any]:
-        if model != service.model_id:
+        if model not in service.names:
             message = "There is no model of that name: GET /v1/models tells the name of the one there is."
             raise ApiError(404, message, param="model", code="model_not_found")
         return _model(service)
@@ -32,6 +32,7 @@ def _model(service: Service) -> dict[str, Any]:
     facts, draft = loaded.main_facts, loaded.draft_facts
     return {
         "id": service.model_id,
+        "aliases": list(service.names),
         "object": "model",
         "created": int(service.started),
         "owned_by": "llamaspec",

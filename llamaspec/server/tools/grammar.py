@@ -120,6 +120,8 @@ def _tagged_value(
     types = types_of(schema, root)
     if types == TEXT_ONLY and ("enum" in schema or "const" in schema):
         values = [schema["const"]] if "const" in schema else schema["enum"]
+        if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+            raise GrammarError(f"The texts that a parameter of {function.name!r} may have are not texts.")
         if not any("</parameter>" in value for value in values):
             return f"({' | '.join(map(_literal, values))})"
     if types and "string" not in types:
