@@ -141,16 +141,16 @@ class Service(Closing):
     def _count(self, ticket: Ticket, finish: FinishEvent) -> None:
         """In the worker's thread."""
         entry = self.activity.ended(ticket, finish)
-        self._telling.submit(self._tell, entry, finish)
+        self.metrics.finished(entry.stats, finish.reason)  # before the client can know, and look
+        self._telling.submit(self._tell, entry)
 
-    def _tell(self, entry: Entry, finish: FinishEvent) -> None:
+    def _tell(self, entry: Entry) -> None:
         """In a thread of its own: who listens may be slow."""
         stats = entry.stats
         if stats.time_to_first_token is not None:
             self.metrics.started(stats.queue_seconds)
             self.metrics.first_token(stats.time_to_first_token)
             self.metrics.token_gaps(stats.latencies)
-        self.metrics.finished(stats, finish.reason)
         self._on_end(entry)
 
     def _levels(self) -> Levels:

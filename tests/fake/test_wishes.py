@@ -18,7 +18,7 @@ LONG = tuple(1 + (7 * place) % 11 for place in range(100))
 SAMPLED = SamplingSettings(temperature=0.9, top_k=6, top_p=0.95, min_p=0.05, n_predict=12, seed=3)
 
 
-def engine_of(slots: int, **options: int) -> CheckedEngine:
+def engine_of(slots: int, prompt_chunk: int = 512) -> CheckedEngine:
     main = FakeBackend(bias=RARE_END, cells=4096)
     return CheckedEngine(
         main,
@@ -26,7 +26,7 @@ def engine_of(slots: int, **options: int) -> CheckedEngine:
         [ModelDrafter(FakeBackend(noise=0.5, cells=4096), 12)],
         slots=slots,
         spare=2,
-        **options,
+        prompt_chunk=prompt_chunk,
     )
 
 

@@ -28,7 +28,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A server with names, that tells its prompts and nothing of slots and metrics."""
     main = tiny_llama(tmp_path_factory.mktemp("models") / "main.gguf")
-    settings = {"runtime": {"threads": 1, "ctx_size": 256, "device": "cpu"}, "sampling": {"n_predict": 4}}
+    runtime = {"threads": 1, "ctx_size": 256, "device": "cpu"}
+    settings: dict[str, dict[str, Any]] = {"runtime": runtime, "sampling": {"n_predict": 4}}
     session = llamaspec.load(main=str(main), settings=settings, parallel=1)
     options = ServiceOptions(("first", "other"), slots=False, metrics=False, verbose=True)
     with Service(session, options=options) as service:
@@ -82,8 +83,8 @@ def test_a_slot_can_be_chosen(service: Service) -> None:
         raise AssertionError
 
     assert asyncio.run(look()) == [False, True]
-    answer = answered(service, NATIVE, {"prompt": PROMPT, "n_predict": 2, "id_slot": 1, "n": 3})
-    assert [each["id_slot"] for each in answer] == [1, 1, 1]
+    answers = ask(service, NATIVE, {"prompt": PROMPT, "n_predict": 2, "id_slot": 1, "n": 3}).json()
+    assert [each["id_slot"] for each in answers] == [1, 1, 1]
     assert len(chat(service, max_tokens=2, n=2, id_slot=0)["choices"]) == 2
     assert "slot 2" in refusal(service, NATIVE, {"prompt": PROMPT, "id_slot": 2})["message"]
 

@@ -128,4 +128,4 @@ class Conversations:
 def _reader(body: ChatBody, support: ToolSupport | None) -> ToolCallStream | None:
     if support is None or not body.functions:
         return None
-    return ToolCallStream(support, body.functions, parallel=body.parallel_tool_calls, exact=body.constrained)
+    return ToolCallStream(support, body.functions, parallel=body.parallel_tool_calls, exact=body.forced)
