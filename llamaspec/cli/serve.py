@@ -148,4 +148,9 @@ def serve(
             Service(llm, Limits(max_waiting=queue), log.ended, options) as service,
         ):
             log.ready(listener.url, has_keys=bool(keys), settings=llm.settings(), models=llm.models())
-            serve_app(create_app(service, guard), serving, on_drain=service.cancel_all, listener=listener)
+            serve_app(
+                create_app(service, guard, log.refused),
+                serving,
+                on_drain=service.cancel_all,
+                listener=listener,
+            )

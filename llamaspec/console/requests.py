@@ -59,6 +59,17 @@ class RequestLog:
         self._write(f"context: {runtime['ctx_size']} tokens for all requests together")
         self._write(f"listening on {url} ({'API key needed' if has_keys else 'no API key'})")
 
+    def refused(self, method: str, path: str, status: int) -> None:
+        """Told of every request that was answered with an error."""
+        if self._quiet:
+            return
+        shown = path[:200].encode("ascii", "backslashreplace").decode()
+        if self._as_json:
+            told = {"event": "refusal", "at": time.time(), "method": method, "path": shown, "status": status}
+            self._write(json.dumps(told))
+        else:
+            self._write(f"{time.strftime('%H:%M:%S')} {method} {shown}: {status}")
+
     def ended(self, request: Ended) -> None:
         """From any thread."""
         if self._quiet:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -104,22 +104,28 @@ class Worker:
         return max(0, self._pending - self._engine.slots)
 
     def submit(self, request: Request, kind: str = "") -> Ticket:
-        """Hand in a request, from within an event loop; `kind` is only carried along.
+        """Hand in one request: see `submit_all`."""
+        [ticket] = self.submit_all([request], kind)
+        return ticket
 
-        Raises QueueFullError, EngineFailedError and ClosedError; what the engine has against the request is
+    def submit_all(self, requests: Sequence[Request], kind: str = "") -> list[Ticket]:
+        """Hand in requests from within an event loop: all or none; `kind` is only carried along.
+
+        Where there is room for them they begin in the same round, and so are decoded in the same batches.
+        Raises QueueFullError, EngineFailedError and ClosedError; what the engine has against a request is
         raised where its events are awaited.
         """
-        ticket = Ticket(request, self._cancel, kind)
+        tickets = [Ticket(request, self._cancel, kind) for request in requests]
         with self._lock:
             if self._closed:
                 raise ClosedError("The server is shutting down.")
             if self.failure is not None:
                 raise EngineFailedError("The engine has failed, and has to be started again.")
-            if self._pending >= self._engine.slots + self.max_waiting:
+            if self._pending + len(tickets) > self._engine.slots + self.max_waiting:
                 raise QueueFullError(f"{self.max_waiting} requests are waiting already.", "Try again later.")
-            self._pending += 1
-            self._inbox.put(lambda: self._begin(ticket))
-        return ticket
+            self._pending += len(tickets)
+            self._inbox.put(lambda: self._begin_all(tickets))
+        return tickets
 
     def stop(self) -> None:
         """End every request, and take no more. A second call does nothing."""
@@ -168,6 +174,11 @@ class Worker:
                 return False
             wanted()
         return True
+
+    def _begin_all(self, tickets: Sequence[Ticket]) -> None:
+        with contextlib.ExitStack() as each:  # is begun, or hears of it, also where one makes the engine fail
+            for ticket in reversed(tickets):
+                each.callback(self._begin, ticket)
 
     def _begin(self, ticket: Ticket) -> None:
         if ticket.done:

@@ -1,5 +1,6 @@
 """The application: routes, errors, and the guard before them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import llamaspec
 from llamaspec.errors import LlamaspecError
@@ -67,8 +68,31 @@ class _Application(FastAPI):
         return super().openapi()
 
 
-def create_app(service: Service, options: GuardOptions) -> ASGIApp:
-    """Everything that is served, behind the guard. The caller closes the service."""
+class _Told:
+    """Tells method, path and status of every request that is refused or failed."""
+
+    def __init__(self, app: ASGIApp, tell: Callable[[str, str, int], None]) -> None:
+        self._app = app
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                self._tell(scope["method"], scope["path"], message["status"])
+            await send(message)
+
+        await self._app(scope, receive, watched)
+
+
+def create_app(
+    service: Service,
+    options: GuardOptions,
+    on_refusal: Callable[[str, str, int], None] = lambda method, path, status: None,
+) -> ASGIApp:
+    """Everything that is served, behind the guard. The caller closes the service.
+
+    `on_refusal` is told method, path and status of every request that is refused.
+    """
     app = _Application(
         title="llamaspec",
         version=llamaspec.__version__,
@@ -107,10 +131,12 @@ def create_app(service: Service, options: GuardOptions) -> ASGIApp:
     @app.exception_handler(HTTPException)
     async def unroutable(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, f"{error.detail}.", headers=error.headers)
+        missing = f"There is nothing at {request.url.path[:200]} here."
+        message = missing if error.status_code == 404 else f"{error.detail}."
+        return problem(error.status_code, message, headers=error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         return answer_error(ApiError(500, "The server failed to answer. Its log says more."))
 
-    return Guard(app, options)
+    return _Told(Guard(app, options), on_refusal)

@@ -158,7 +158,7 @@ class Guard:
         if host is None:
             inner = problem(400, "The Host header is missing or malformed.")
         elif not self._is_allowed(host):
-            inner = problem(403, "This server does not answer to that Host; it has to be told its names.")
+            inner = problem(403, "This server does not answer to that Host: name it with --allowed-host.")
         elif not origins or (origin and _is_same_origin(origin, hosts[0].decode(), scope["scheme"])):
             inner = self._admit
         elif origin and self._origins.fullmatch(origin):
@@ -166,7 +166,7 @@ class Guard:
         elif scope["method"] == "OPTIONS" and _values(scope["headers"], b"access-control-request-method"):
             inner = Response(headers={"Vary": "Origin"})  # that nothing is allowed the browser concludes
         else:
-            inner = problem(403, "Pages of this Origin may not use the server; it has to be told which may.")
+            inner = problem(403, "Pages of this Origin may not use the server: name it with --cors-origin.")
         await inner(scope, receive, send)
 
     def _is_allowed(self, host: str) -> bool:

@@ -53,7 +53,7 @@ class Inert(Body):
     adaptive_target: Number = Field(-1.0, lt=0.0)
     adaptive_decay: Number = 0.9
     min_keep: Off = 0
-    n_keep: Whole = Field(0, description="no effect: texts are not shifted when the context is full")
+    n_keep: Annotated[int, Field(ge=-1, le=0)] = Field(0, description="texts are never shifted")
     n_discard: Off = 0
     n_indent: Off = 0
     n_cache_reuse: Off = 0

@@ -31,7 +31,7 @@ from llamaspec.server.llamacpp_bodies import (
 )
 from llamaspec.server.problems import ApiError
 from llamaspec.server.service import Service
-from llamaspec.server.streaming import EventStream, merged, start_all, unless_gone
+from llamaspec.server.streaming import EventStream, merged, unless_gone
 from llamaspec.settings import SamplingSettings, SpeculationSettings
 
 _LEAST_LOGPROB = -3.4028234663852886e38  # of an impossible token: JSON has no infinity
@@ -159,7 +159,7 @@ async def complete(
     if body.json_schema is not None:
         grammar = await service.schema_grammar(body.json_schema or {"type": "object"})
     requests = await requests_of(service, body, prompts, grammar)
-    tickets = await start_all(service, requests, kind)
+    tickets = await service.start_all(requests, kind=kind)
     answers = [
         Answer(number, ticket, body, service.session.loaded.main, service.model_id, grammar)
         for number, ticket in enumerate(tickets)

@@ -131,12 +131,18 @@ class Service(Closing):
         return await asyncio.to_thread(self.session.schema_grammar, text)
 
     async def start(self, request: Request, *, kind: str) -> Ticket:
-        """Queue a request: use what is returned in an `async with` block.
+        """Queue one request: use what is returned in an `async with` block. See `start_all`."""
+        [ticket] = await self.start_all([request], kind=kind)
+        return ticket
 
-        `kind` is what /stats calls it. Raises ContextError, UsageError, QueueFullError, EngineFailedError.
+    async def start_all(self, requests: Seq[Request], *, kind: str) -> list[Ticket]:
+        """Queue every request or, where one is refused, none. Whoever calls cancels what still runs.
+
+        `kind` is what /stats calls them. Raises ContextError, UsageError, QueueFullError, EngineFailedError.
         """
-        self.session.loaded.engine.check(request)
-        return self.worker.submit(request, kind)
+        for request in requests:
+            self.session.loaded.engine.check(request)
+        return self.worker.submit_all(requests, kind)
 
     def _count(self, ticket: Ticket, finish: FinishEvent) -> None:
         """In the worker's thread."""

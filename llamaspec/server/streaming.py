@@ -12,30 +12,16 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llamaspec.decode.sequence import Request
 from llamaspec.engine.worker import Ticket
 from llamaspec.errors import LlamaspecError
 from llamaspec.events import Event, FinishEvent
 from llamaspec.server.problems import as_api_error
-from llamaspec.server.service import Service
 
 _SEND_SECONDS = 60.0  # a client that takes nothing for so long is not coming back
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-async def start_all(service: Service, requests: Sequence[Request], kind: str) -> list[Ticket]:
-    """Queue every request or, where one is refused, none. Errors: as `Service.start`."""
-    tickets: list[Ticket] = []
-    try:
-        for request in requests:
-            tickets.append(await service.start(request, kind=kind))
-    except BaseException:
-        cancel_all(tickets)
-        raise
-    return tickets
 
 
 async def merged(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, Event]]:

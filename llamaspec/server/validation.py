@@ -29,7 +29,8 @@ def validation_problem(error: RequestValidationError) -> ApiError:
         reason = entries[0].get("ctx", {}).get("error", "")
         return ApiError(400, f"The body is not valid JSON: {reason}.", code="invalid_json")
     if not name:
-        return ApiError(400, "The body is not a JSON object, sent as application/json.")
+        hint = "or the header Content-Type: application/json is missing"
+        return ApiError(400, f"The body is not a JSON object, {hint}.")
     if kind == "extra_forbidden":
         return ApiError(400, f"There is no field {name!r} here.", param=name, code="unknown_parameter")
     if kind == "missing":

@@ -22,7 +22,8 @@ from llamaspec.errors import (
     QueueFullError,
 )
 from llamaspec.events import Event, FinishEvent, FinishReason
-from llamaspec.settings import SamplingSettings
+from llamaspec.settings import SamplingSettings, SpeculationSettings
+from llamaspec.stats import Stats
 
 ENDLESS = SamplingSettings(temperature=0.0, ignore_eos=True)
 ASKED = Request(PROMPT, GREEDY, FIXED, cache_prompt=True)
@@ -147,3 +148,36 @@ async def test_idleness_is_told_after_work() -> None:
         idle.clear()
         assert await outcome(worker.submit(ASKED)) == plain()
         assert await asyncio.to_thread(idle.wait, 10)
+
+
+@in_a_loop
+async def test_requests_that_are_handed_in_together_share_every_batch() -> None:
+    async with working() as worker:
+        request = Request(PROMPT, GREEDY, SpeculationSettings(mode="off"))
+        await outcome(worker.submit(request))
+        alone = worker._engine.decodes
+        tickets = worker.submit_all([request, request])
+        assert await asyncio.gather(*map(outcome, tickets)) == [plain()] * 2
+        assert worker._engine.decodes == 2 * alone
+
+
+@in_a_loop
+async def test_of_requests_that_are_handed_in_together_all_are_taken_or_none() -> None:
+    async with working(max_waiting=1) as worker:
+        with pytest.raises(QueueFullError):
+            worker.submit_all([ASKED] * 4)
+        assert await asyncio.gather(*map(outcome, worker.submit_all([ASKED] * 3))) == [plain()] * 3
+
+
+@in_a_loop
+async def test_where_one_makes_the_engine_fail_those_handed_in_with_it_hear_of_it() -> None:
+    async with working() as worker:
+
+        def broken(request: Request, stats: Stats | None = None) -> int:
+            raise RuntimeError("out of its wits")
+
+        worker._engine.submit = broken  # type: ignore[method-assign]
+        tickets = worker.submit_all([ASKED] * 2)
+        heard = await asyncio.gather(*map(outcome, tickets), return_exceptions=True)
+        assert all(isinstance(error, RuntimeError | EngineFailedError) for error in heard)
+    assert worker.failure is not None

@@ -148,3 +148,15 @@ def test_parts_of_a_beginning_are_paragraphs(service: Service) -> None:
     messages = [*HELLO, {"role": "assistant", "content": parts}]
     prompt = ask(service, "/apply-template", {"messages": messages}).json()["prompt"]
     assert prompt.endswith("the hen\n\nand")
+
+
+def test_an_answer_is_counted_before_its_client_has_it(service: Service) -> None:
+    def predicted() -> float:
+        lines = ask(service, "/metrics").text.splitlines()
+        [line] = [line for line in lines if line.startswith("llamacpp:tokens_predicted_total ")]
+        return float(line.split()[1])
+
+    for _ in range(5):
+        before = predicted()
+        told = answered(service, NATIVE, {"prompt": PROMPT, "n_predict": 3})
+        assert predicted() - before == told["tokens_predicted"] == 3

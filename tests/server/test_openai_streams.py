@@ -15,7 +15,7 @@ from llamaspec.engine.worker import Ticket
 from llamaspec.errors import DecodeError, QueueFullError
 from llamaspec.events import Event, FinishEvent, FinishReason, TextEvent
 from llamaspec.server.service import Limits, Service
-from llamaspec.server.streaming import EventStream, merged, start_all, unless_gone
+from llamaspec.server.streaming import EventStream, merged, unless_gone
 
 TEXT_EVENT = TextEvent(0, "x", (1,), drafted=False)
 FINISH = FinishEvent(0, FinishReason.STOP)
@@ -134,7 +134,7 @@ def test_where_one_is_refused_none_is_started(service: Service) -> None:
             [1, 2], settings={"sampling": {"n_predict": 400, "ignore_eos": True}}
         )
         with pytest.raises(QueueFullError):
-            await start_all(service, [request] * 9, "test")
+            await service.start_all([request] * 9, kind="test")
         while service.session.loaded.engine.busy or service.worker.waiting:
             await asyncio.sleep(0)
 

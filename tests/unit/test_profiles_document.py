@@ -41,7 +41,7 @@ def test_only_schema_name_and_main_are_needed() -> None:
     [
         ("speculation:\n  draft_max: 900\n", "my.yaml:5: speculation.draft_max: 900 is above 64"),
         ("speculation:\n  draft_min: -1\n", "my.yaml:5: speculation.draft_min: -1 is below 0"),
-        ("sampling:\n  repeat_penalty: 0\n", "my.yaml:5: sampling.repeat_penalty: 0 is not above 0"),
+        ("sampling:\n  repeat_penalty: 0\n", "my.yaml:5: sampling.repeat_penalty: 0 is below 0.01"),
         (
             "speculation: {draft_max: 2, draft_min: 3}\n",
             "my.yaml:4: speculation: draft_min 3 is above draft_max 2",

@@ -22,7 +22,7 @@ from llamaspec.server.openai.bodies import OpenAIBody
 from llamaspec.server.openai.choices import Choice, Part, TextChoice
 from llamaspec.server.problems import ApiError
 from llamaspec.server.service import Service
-from llamaspec.server.streaming import EventStream, cancel_all, merged, start_all, unless_gone
+from llamaspec.server.streaming import EventStream, cancel_all, merged, unless_gone
 
 _SEEDS = 1 << 64
 
@@ -201,7 +201,7 @@ async def respond(
 ) -> Response:
     """Start the requests of all choices, and answer. Errors: as `Service.start`."""
     requests = [choice.request for choices in prompts for choice in choices]
-    tickets = await start_all(service, requests, shape.label)
+    tickets = await service.start_all(requests, kind=shape.label)
     verbose = body.verbose or service.options.verbose
     main = service.session.loaded.main
     answer = Answer(shape, body, prompts, tickets, service.model_id, main, verbose)

@@ -41,9 +41,10 @@ prompt.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     ask(false);
-  } else if (event.key === "Escape") {
-    chat.stop();
   }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.defaultPrevented) chat.stop();
 });
 showFirst();
 prompt.focus();
