@@ -169,7 +169,7 @@ class AutoCourse:
     def _begin(self, situation: Situation, offers: Mapping[str, Draft]) -> _Round:
         prices, sharing = self._knowledge.prices, max(1, situation.sharing)
         main = prices.main.prices(situation.depth)
-        second = (situation.waiting + 1) / main[situation.beside + 1]
+        second = (situation.waiting + 1) / main[situation.waiting + 1]
         step = prices.draft.prices(situation.depth)[sharing] / sharing or _ASSUMED_STEP * main[1]
         costs = self._costs(situation, situation.beside)
         return _Round(situation, offers, costs, step * second, second)
@@ -276,7 +276,7 @@ class AutoCourse:
     def _drafting(self, name: str, now: _Round, tokens: int, seconds: float) -> float:
         """Cost of having drafted so many tokens, without what was read to catch up."""
         unread = now.situation.unread.get(name, 1)
-        if unread > _CAUGHT_UP:
+        if unread > _CAUGHT_UP or not seconds:
             return tokens * self._step(name, now)
         knowledge = self._knowledge
         cost = seconds / knowledge.prices.main.level.value * now.second

@@ -60,7 +60,8 @@ class Course(Protocol):
     def learn(self, draft: Draft, emitted: Sequence[int], draft_seconds: float) -> None:
         """What the main model made of the draft, which may be empty; every round, exactly once.
 
-        `emitted`: the tokens that were kept and the one after. `draft_seconds`: what drafting took.
+        `emitted`: the tokens that were kept and the one after. `draft_seconds`: what drafting took; 0: nobody
+        knows.
         """
         ...
 

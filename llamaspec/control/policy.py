@@ -22,10 +22,11 @@ def round_costs(prices: Sequence[float], limit: int, beside: int = 0, waiting: i
     """Costs of rounds with up to `limit` draft tokens.
 
     `prices[w]`: seconds of a batch of w tokens, `beside` of which are others'; so many sequences are
-    `waiting` beside this one, each for as long as it.
+    `waiting` beside this one, each for as long as it. What their time is worth is what it yields when all of
+    them decode plainly: that a prompt is being read, which makes this round long, does not make it cheap.
     """
     plain = prices[beside + 1]
-    share = (waiting + 1) / plain
+    share = (waiting + 1) / prices[waiting + 1]
     return [max(_LEAST, 1.0 + share * (price - plain)) for price in prices[beside + 1 : beside + limit + 2]]
 
 

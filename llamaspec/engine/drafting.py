@@ -56,7 +56,8 @@ class Drafting:
         for drafter in self._drafters.values():
             drafter.settle(sequence.slot, sequence.tokens)
         if course := self._courses.get(sequence.id):
-            course.learn(draft, emitted, sequence.stats.last_draft_seconds / max(1, self._sharing))
+            alone = self._sharing == 1  # what several took together is nobody's price
+            course.learn(draft, emitted, sequence.stats.last_draft_seconds if alone else 0.0)
 
     def remove(self, sequence: Sequence) -> None:
         """The request has ended; what its slot holds may stay."""

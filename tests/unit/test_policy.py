@@ -116,6 +116,8 @@ def test_beside_others_a_round_costs_their_time_too() -> None:
     prices = [0.0, 0.1, 0.2, 0.3, 0.4]
     # Two tokens of others make a plain round of 0.3 s; a third more of it delays three sequences.
     assert round_costs(prices, 1, beside=2, waiting=2) == pytest.approx([1.0, 2.0])
+    # Beside two prompt tokens of one that waits: its plain round has two tokens.
+    assert round_costs([0.0, 2.0, 3.0, 4.0, 7.0], 1, beside=2, waiting=1) == pytest.approx([1.0, 3.0])
 
 
 def test_a_dip_that_is_noise_makes_no_round_free() -> None:
