@@ -25,7 +25,7 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open an event loop runs in this thread: other tests have theirs
 def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
