@@ -50,7 +50,7 @@ def router(service: Service) -> APIRouter:
     async def health() -> dict[str, str]:
         """Whether requests are answered."""
         if (failure := service.worker.failure) is not None:
-            raise ApiError(503, f"The engine has failed: {failure.message}")
+            raise ApiError(503, failure.message)
         return {"status": "ok"}
 
     @routes.get("/props")
