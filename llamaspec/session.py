@@ -50,7 +50,10 @@ class Divergence:
 
 
 class Session(Closing):
-    """A pair that is loaded. After a generation `stats` and `finish_reason` tell how it went."""
+    """A pair that is loaded, and the `template` of its conversations.
+
+    After a generation `stats` and `finish_reason` tell how it went.
+    """
 
     def __init__(
         self,
@@ -65,10 +68,10 @@ class Session(Closing):
         self.loaded = loaded
         self.stats = Stats()
         self.finish_reason: FinishReason | None = None
-        template = profile.chat.template or loaded.main_facts.chat_template or CHATML
+        self.template = profile.chat.template or loaded.main_facts.chat_template or CHATML
         model = loaded.main
         self._renderer = TemplateRenderer(
-            template, model.special_text(model.bos), model.special_text(model.eos)
+            self.template, model.special_text(model.bos), model.special_text(model.eos)
         )
         self._vetter: GrammarVetter | None = None
         self._seed: int | None = None

@@ -36,6 +36,12 @@ class DrafterStats(SourceStats):
     rounds: int = 0
     seconds: float = 0.0
 
+    def add(self, other: "DrafterStats") -> None:
+        """Count what another has counted, too."""
+        self.record(other.drafted, other.accepted)
+        self.rounds += other.rounds
+        self.seconds += other.seconds
+
     def as_dict(self) -> dict[str, Any]:
         # Named in full: in a class with slots, `super()` alone doesn't find its way.
         return {**SourceStats.as_dict(self), "rounds": self.rounds, "seconds": self.seconds}

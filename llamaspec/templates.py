@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from llamaspec.closing import Closing
 from llamaspec.errors import ClosedError, TemplateError, UsageError
+from llamaspec.interpreter import interpreter
 
 CHATML = (
     "{% for message in messages %}"
@@ -128,7 +128,7 @@ class TemplateRenderer(Closing):
         try:
             child = subprocess.Popen(
                 [
-                    _interpreter(),
+                    interpreter(),
                     "-I",
                     "-S",
                     str(Path(__file__).with_name("template_child.py")),
@@ -233,13 +233,6 @@ def _resident_bytes(process: int) -> int:
         return int(psutil.Process(process).memory_info().rss)
     except psutil.Error:  # it has just ended
         return 0
-
-
-def _interpreter() -> str:
-    """The Python to run. In a Windows virtual environment `sys.executable` only starts the real one."""
-    if sys.platform == "win32":
-        return str(getattr(sys, "_base_executable", sys.executable))
-    return sys.executable
 
 
 def _package_folders() -> list[str]:

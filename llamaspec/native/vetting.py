@@ -21,6 +21,7 @@ import psutil
 
 from llamaspec.closing import Closing
 from llamaspec.errors import ClosedError, GrammarError
+from llamaspec.interpreter import interpreter
 from llamaspec.native import gbnf
 
 MAX_MEMORY = 512 << 20  # bytes beyond what the vocabulary takes
@@ -143,7 +144,7 @@ class _Child:
         self._usual_memory = 0
         try:
             self._process = subprocess.Popen(
-                [_interpreter(), "-P", "-m", "llamaspec.native.vetting_child"],
+                [interpreter(), "-P", "-m", "llamaspec.native.vetting_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -230,10 +231,3 @@ class _Child:
 
 
 _SIMPLER = "Make it simpler: fewer alternatives that begin alike, fewer optional parts, less nesting."
-
-
-def _interpreter() -> str:
-    """The Python to run. In a Windows virtual environment `sys.executable` only starts the real one."""
-    if sys.platform == "win32":
-        return str(getattr(sys, "_base_executable", sys.executable))
-    return sys.executable

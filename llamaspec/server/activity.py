@@ -72,20 +72,15 @@ class Activity:
                     total[position] += count
             self._widths.update(stats.widths)
             for name, counted in stats.drafters.items():
-                own = self._drafters.setdefault(name, DrafterStats())
-                own.record(counted.drafted, counted.accepted)
-                own.rounds += counted.rounds
-                own.seconds += counted.seconds
+                self._drafters.setdefault(name, DrafterStats()).add(counted)
         return entry
 
     def as_dict(self, running: Iterable[Stats] = ()) -> dict[str, Any]:
         """Figures over everything, and the history, the latest first; `running` are still counting."""
         with self._lock:
-            lately = [entry.stats for entry in self._history if self._clock() - entry.at < _LATELY]
-            lately += running
             accepted = self._accepted_at + [0] * (len(self._drafted_at) - len(self._accepted_at))
             return {
-                "speed": _speed(lately),
+                "speed": _speed([*self._lately(), *running]),
                 "acceptance_rate": ratio(sum(accepted), sum(self._drafted_at)),
                 "acceptance_per_position": [
                     kept / drafted for kept, drafted in zip(accepted, self._drafted_at, strict=True)
@@ -98,8 +93,11 @@ class Activity:
     @property
     def estimated_speedup(self) -> float | None:
         """Of the last minute."""
-        speedup: float | None = self.as_dict()["speed"]["estimated_speedup"]
-        return speedup
+        with self._lock:
+            return _speed(self._lately())["estimated_speedup"]
+
+    def _lately(self) -> list[Stats]:
+        return [entry.stats for entry in self._history if self._clock() - entry.at < _LATELY]
 
 
 def _speed(lately: Iterable[Stats]) -> dict[str, float | None]:

@@ -194,8 +194,5 @@ def _sum(stats: Sequence[Stats]) -> Stats:
         setattr(total, name, sum(getattr(each, name) for each in stats))
     for each in stats:
         for name, counted in each.drafters.items():
-            drafter = total.drafters.setdefault(name, DrafterStats())
-            drafter.record(counted.drafted, counted.accepted)
-            drafter.rounds += counted.rounds
-            drafter.seconds += counted.seconds
+            total.drafters.setdefault(name, DrafterStats()).add(counted)
     return total

@@ -14,6 +14,7 @@ import llamaspec
 from llamaspec.errors import LlamaspecError
 from llamaspec.server import llamacpp
 from llamaspec.server.guard import Guard, GuardOptions
+from llamaspec.server.openai.chat import Conversations
 from llamaspec.server.openai.routes import router as openai_router
 from llamaspec.server.page import page_routes
 from llamaspec.server.problems import ApiError, answer_error, problem
@@ -101,8 +102,9 @@ def create_app(
         strict_content_type=False,  # as llama-server; other sites' pages are kept out by their origin
         responses={status: {"description": text, **_PROBLEM} for status, text in _PROBLEMS.items()},
     )
-    app.include_router(openai_router(service))
-    app.include_router(llamacpp.router(service))
+    conversations = Conversations(service)
+    app.include_router(openai_router(service, conversations))
+    app.include_router(llamacpp.router(service, conversations))
     app.router.routes.extend(page_routes())
 
     @app.get("/stats", tags=["llamaspec"])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from llamaspec.settings import MAX_CONTEXT, MAX_DRAFT, DrafterName, Penalty, Probability
 
@@ -16,10 +16,15 @@ MAX_LOGPROBS = 20
 MAX_BIASES = 1024
 MAX_TEXT = 1 << 24
 _MAX_KEYS = 256
+_MAX_BREAKERS = 64
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS, fail_fast=True)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Off = Annotated[int, Field(ge=0, le=0)]
+Whole = Annotated[int, Field(ge=-1, le=MAX_CONTEXT)]
+Nothing = Annotated[tuple[Any, ...], Field(max_length=0)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
 TokenCount = Annotated[int, Field(ge=0, le=MAX_CONTEXT)]
 
@@ -56,7 +61,38 @@ _SAME = (
 """Fields that are called as the settings are."""
 
 
-class GenerationBody(Body):
+class Inert(Body):
+    """What llama-server has and this server has not: taken where it changes nothing, as clients send it."""
+
+    dynatemp_range: Number = Field(0.0, ge=0.0, le=0.0)
+    dynatemp_exponent: Number = 1.0
+    top_n_sigma: Number = Field(-1.0, le=0.0)
+    xtc_probability: Number = Field(0.0, ge=0.0, le=0.0)
+    xtc_threshold: Number = 0.1
+    typical_p: Number = Field(1.0, ge=1.0, le=1.0, validation_alias=AliasChoices("typical_p", "typ_p"))
+    dry_multiplier: Number = Field(0.0, ge=0.0, le=0.0)
+    dry_base: Number = 1.75
+    dry_allowed_length: Whole = 2
+    dry_penalty_last_n: Whole = 64
+    dry_sequence_breakers: tuple[Text, ...] = Field((), max_length=_MAX_BREAKERS)
+    mirostat: Off = 0
+    mirostat_tau: Number = 5.0
+    mirostat_eta: Number = 0.1
+    adaptive_target: Number = Field(-1.0, lt=0.0)
+    adaptive_decay: Number = 0.9
+    min_keep: Off = 0
+    n_keep: Annotated[int, Field(ge=-1, le=0)] = Field(0, description="texts are never shifted")
+    n_discard: Off = 0
+    n_indent: Off = 0
+    n_cache_reuse: Off = 0
+    grammar_lazy: Literal[False] = False
+    grammar_triggers: Nothing = ()
+    preserved_tokens: Nothing = ()
+    backend_sampling: bool = Field(False, description="no effect: where it is done changes no token")
+    lora: Nothing = ()
+
+
+class GenerationBody(Inert):
     """What every endpoint that generates takes; absent means as the server was started."""
 
     temperature: float | None = Field(None, ge=0.0, le=100.0, allow_inf_nan=False)

@@ -17,7 +17,6 @@ from llamaspec.server.openai.bodies import ChatBody
 from llamaspec.server.openai.chat import Conversations
 from llamaspec.server.problems import ApiError
 from llamaspec.server.service import Service
-from llamaspec.templates import CHATML
 
 _MOST_CONTEXTS = 64  # that the tokens of one text may fill
 
@@ -37,13 +36,11 @@ _MISSING = {
 """What llama-server has, if it is started for it, and this server has not."""
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, conversations: Conversations) -> APIRouter:
     """The routes of llama-server's API."""
     routes = APIRouter(tags=["llama.cpp"])
     session = service.session
     model, engine = session.loaded.main, session.loaded.engine
-    conversations = Conversations(service)
-    template = session.profile.chat.template or session.loaded.main_facts.chat_template or CHATML
 
     @routes.get("/health")
     @routes.get("/v1/health")
@@ -70,7 +67,7 @@ def router(service: Service) -> APIRouter:
             "endpoint_slots": service.options.slots,
             "endpoint_props": False,
             "endpoint_metrics": service.options.metrics,
-            "chat_template": template,
+            "chat_template": session.template,
             "bos_token": model.special_text(model.bos),
             "eos_token": model.special_text(model.eos),
             "build_info": fingerprint(),
@@ -138,7 +135,7 @@ def router(service: Service) -> APIRouter:
             "eos_token": model.special_text(model.eos) or None,
             "eos_token_id": model.eos,
             "pad_token": None,
-            "chat_template": template,
+            "chat_template": session.template,
             "vocab_size": model.vocab_size,
             "model_max_length": engine.context_size,
         }

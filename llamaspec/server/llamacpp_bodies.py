@@ -5,18 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from llamaspec.server.fields import MAX_BIASES, Body, GenerationBody, Text
-from llamaspec.settings import MAX_CONTEXT
+from llamaspec.server.fields import MAX_BIASES, Body, GenerationBody, Nothing, Text, Whole
 
 MAX_PROBABILITIES = 100
 _MAX_BIAS = 1e6
-_MAX_BREAKERS = 64
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Off = Annotated[int, Field(ge=0, le=0)]
-Whole = Annotated[int, Field(ge=-1, le=MAX_CONTEXT)]
 Word = Annotated[str, Field(max_length=1024)]
-Nothing = Annotated[tuple[Any, ...], Field(max_length=0)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
 Bias = Annotated[float, Field(ge=-_MAX_BIAS, le=_MAX_BIAS, strict=True)] | Literal[False]
 
@@ -30,38 +24,7 @@ _STAGES: Mapping[str, Mapping[str, float]] = {
 """How a token is chosen, in order, and the settings that leave a stage out."""
 
 _STAGES_OFF = frozenset({"dry", "top_n_sigma", "typ_p", "typical_p", "xtc"})
-"""Stages of llama-server that `Inert` keeps from having an effect."""
-
-
-class Inert(Body):
-    """What llama-server has and this server has not: taken where it changes nothing, as clients send it."""
-
-    dynatemp_range: Number = Field(0.0, ge=0.0, le=0.0)
-    dynatemp_exponent: Number = 1.0
-    top_n_sigma: Number = Field(-1.0, le=0.0)
-    xtc_probability: Number = Field(0.0, ge=0.0, le=0.0)
-    xtc_threshold: Number = 0.1
-    typical_p: Number = Field(1.0, ge=1.0, le=1.0, validation_alias=AliasChoices("typical_p", "typ_p"))
-    dry_multiplier: Number = Field(0.0, ge=0.0, le=0.0)
-    dry_base: Number = 1.75
-    dry_allowed_length: Whole = 2
-    dry_penalty_last_n: Whole = 64
-    dry_sequence_breakers: tuple[Text, ...] = Field((), max_length=_MAX_BREAKERS)
-    mirostat: Off = 0
-    mirostat_tau: Number = 5.0
-    mirostat_eta: Number = 0.1
-    adaptive_target: Number = Field(-1.0, lt=0.0)
-    adaptive_decay: Number = 0.9
-    min_keep: Off = 0
-    n_keep: Annotated[int, Field(ge=-1, le=0)] = Field(0, description="texts are never shifted")
-    n_discard: Off = 0
-    n_indent: Off = 0
-    n_cache_reuse: Off = 0
-    grammar_lazy: Literal[False] = False
-    grammar_triggers: Nothing = ()
-    preserved_tokens: Nothing = ()
-    backend_sampling: bool = Field(False, description="no effect: where it is done changes no token")
-    lora: Nothing = ()
+"""Stages of llama-server that `fields.Inert` keeps from having an effect."""
 
 
 class PromptObject(Body):
@@ -77,7 +40,7 @@ Prompt = Text | PromptParts | PromptObject
 """One prompt: a text, or texts and token ids in turn."""
 
 
-class CompletionOptions(GenerationBody, Inert):
+class CompletionOptions(GenerationBody):
     """What /completion and /infill have in common."""
 
     model: str | None = Field(None, max_length=1024, description="any name: there is one model")

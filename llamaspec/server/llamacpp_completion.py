@@ -20,11 +20,10 @@ from llamaspec.server.answers import (
     token_bytes,
     token_details,
 )
-from llamaspec.server.fields import MAX_BIASES
+from llamaspec.server.fields import MAX_BIASES, Inert
 from llamaspec.server.llamacpp_bodies import (
     CompletionBody,
     CompletionOptions,
-    Inert,
     InfillBody,
     Prompt,
     PromptObject,

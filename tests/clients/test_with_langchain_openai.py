@@ -38,6 +38,20 @@ def chat(served: Served):
     )
 
 
+def texts_of(served: Served, **options: object):
+    """Its model for plain completions, of four tokens."""
+    return langchain_openai.OpenAI(
+        model=served.model,
+        base_url=served.openai_url,
+        api_key="none",
+        timeout=PATIENCE,
+        max_retries=0,
+        max_tokens=4,
+        temperature=0,
+        **options,
+    )
+
+
 def test_chat(chat, served: Served) -> None:
     answer = chat.invoke([messages.SystemMessage("You count."), messages.HumanMessage(COUNTING)])
     assert answer.content == COUNTED
@@ -90,17 +104,7 @@ def test_logprobs(chat) -> None:
 
 
 def test_completions(served: Served) -> None:
-    texts = langchain_openai.OpenAI(
-        model=served.model,
-        base_url=served.openai_url,
-        api_key="none",
-        timeout=PATIENCE,
-        max_retries=0,
-        max_tokens=4,
-        temperature=0,
-        n=2,
-        best_of=2,
-    )
+    texts = texts_of(served, n=2, best_of=2)
     result = texts.generate(["1, 2, 3, 4,", "Monday, Tuesday, Wednesday,"])
     starts = [[generation.text for generation in row] for row in result.generations]
     assert [len(row) for row in starts] == [2, 2]
@@ -110,17 +114,7 @@ def test_completions(served: Served) -> None:
 
 
 def test_echo(served: Served) -> None:
-    text = langchain_openai.OpenAI(
-        model=served.model,
-        base_url=served.openai_url,
-        api_key="none",
-        timeout=PATIENCE,
-        max_retries=0,
-        max_tokens=4,
-        temperature=0,
-        logprobs=1,
-        model_kwargs={"echo": True},
-    )
+    text = texts_of(served, logprobs=1, model_kwargs={"echo": True})
     ((generation,),) = text.generate(["1, 2, 3, 4,"]).generations
     assert generation.text.startswith("1, 2, 3, 4, 5")
     logprobs = generation.generation_info["logprobs"]["token_logprobs"]

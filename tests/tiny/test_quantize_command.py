@@ -153,10 +153,11 @@ def test_breaking_off_leaves_no_file_and_no_process(model: Path, calls: int) -> 
         if told == calls:
             raise KeyboardInterrupt
 
+    before = psutil.Process().children()
     with pytest.raises(KeyboardInterrupt):
         quantize(model, model.with_name("out.gguf"), "Q4_0", on_bytes=stop)
     assert names(model.parent) == {model.name}
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(before)
 
 
 def interrupted(model: Path) -> tuple[int, bytes]:

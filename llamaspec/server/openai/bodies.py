@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from llamaspec.server.fields import MAX_BIASES, MAX_LOGPROBS, Bias, Body, GenerationBody, Text
-from llamaspec.server.llamacpp_bodies import Inert
 from llamaspec.server.openai.messages import MAX_MESSAGES, Message
 from llamaspec.server.tools.request import ToolFields
 from llamaspec.settings import MAX_CONTEXT
@@ -71,7 +70,7 @@ class JsonSchema(Body):
 ResponseFormat = Annotated[PlainText | JsonObject | JsonSchema, Field(discriminator="type")]
 
 
-class OpenAIBody(GenerationBody, Inert):
+class OpenAIBody(GenerationBody):
     """What chat and plain completions have in common.
 
     Any `model` is answered by the one that is served, and the answer tells which that is.

@@ -17,12 +17,11 @@ from llamaspec.server.openai.messages import for_template, split_prefill
 from llamaspec.server.problems import ApiError
 from llamaspec.server.service import Service
 from llamaspec.server.tools import ToolCallStream, ToolSupport, call_grammar, find_tools, template_messages
-from llamaspec.templates import CHATML, TEMPLATE_OPTIONS
+from llamaspec.templates import TEMPLATE_OPTIONS
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, conversations: "Conversations") -> APIRouter:
     routes = APIRouter(tags=["OpenAI"])
-    conversations = Conversations(service)
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation")
     @routes.post("/chat/completions", include_in_schema=False)
@@ -116,9 +115,7 @@ class Conversations:
                 400, f"{param}: it is not an option of chat templates, as are {known}.", param=param
             )
         if body.reasoning_effort is not None:
-            session = self._service.session
-            template = session.profile.chat.template or session.loaded.main_facts.chat_template or CHATML
-            if "reasoning_effort" not in template:
+            if "reasoning_effort" not in self._service.session.template:
                 message = "reasoning_effort: the chat template of this model does not read it."
                 raise ApiError(400, message, param="reasoning_effort")
             options["reasoning_effort"] = body.reasoning_effort

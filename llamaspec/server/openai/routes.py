@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from llamaspec.server.openai import chat, completions, models
+from llamaspec.server.openai.chat import Conversations
 from llamaspec.server.service import Service
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, conversations: Conversations) -> APIRouter:
     routes = APIRouter()
-    for part in (models, chat, completions):
-        routes.include_router(part.router(service))
+    for part in (models.router(service), chat.router(service, conversations), completions.router(service)):
+        routes.include_router(part)
     return routes
