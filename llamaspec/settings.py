@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     model_serializer,
     model_validator,
 )
@@ -27,6 +29,16 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 ContextSize = Annotated[int, Field(ge=0, le=MAX_CONTEXT)]
+
+
+def _one_line(text: str) -> str:
+    """Lists print these on a terminal, and the profile may be anyone's: no control characters."""
+    if not text.isprintable():
+        raise ValueError("must be one line of printable text")
+    return text
+
+
+Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_one_line)]
 
 
 class Settings(BaseModel):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from llamaspec.errors import UsageError
 from llamaspec.hub.sources import ModelSource
@@ -13,6 +13,7 @@ from llamaspec.profiles.document import CORE_SCALARS, problems_error, read_docum
 from llamaspec.profiles.problems import dotted, find_problems
 from llamaspec.settings import (
     ChatSettings,
+    Line,
     RuntimeSettings,
     SamplingSettings,
     Settings,
@@ -24,15 +25,7 @@ NAME = re.compile(r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$")
 SCHEMA_ID = "urn:llamaspec:profile:1"
 
 
-def _one_line(text: str) -> str:
-    """Lists print these on a terminal, and the profile may be anyone's: no control characters."""
-    if not text.isprintable():
-        raise ValueError("must be one line of printable text")
-    return text
-
-
 ProfileName = Annotated[str, StringConstraints(pattern=NAME.pattern, max_length=64)]
-Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_one_line)]
 
 
 class Profile(Settings):
