@@ -200,7 +200,7 @@ def stalls(
     text = long_text(prompts, len(text) * options.long_prompt // tokens)
     for number in range(options.rounds):
         chance = Random(f"{options.seed} {number} stall")
-        streams = [Task("stream", marked(STREAMED, chance), options.n_predict) for _ in range(2)]
+        streams = [Task("stream", marked(STREAMED, chance), options.n_predict, True) for _ in range(2)]
         long = Task("long prompt", marked(text, chance), LONG_ANSWER)
         work = partial(stall, quiet=streams[0], disturbed=streams[1], long=long, lead=LEAD)
         for name in rotated(list(servers), number):

@@ -24,11 +24,13 @@ _WAIT = httpx.Timeout(3600, connect=30)
 
 
 class Task(NamedTuple):
-    """What one request asks. `text` is the user's message, `limit` the most tokens of the answer."""
+    """What one request asks. `text` is the user's message, `limit` the most tokens of the answer, which
+    with `whole` go on to the limit."""
 
     name: str
     text: str
     limit: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ async def ask(
         "messages": [{"role": "user", "content": task.text}],
         "temperature": 0.0,
         "max_tokens": task.limit,
+        "ignore_eos": task.whole,
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from llamaspec.errors import LlamaspecError
-from llamaspec.server.llamacpp_bodies import CompletionBody, Inert, InfillBody, PromptObject, TokenizeBody
+from llamaspec.server.fields import Inert
+from llamaspec.server.llamacpp_bodies import CompletionBody, InfillBody, PromptObject, TokenizeBody
 from llamaspec.server.llamacpp_completion import prompts_of
 
 
