@@ -24,7 +24,8 @@
     ├── DeviceError               72   a device that is not there, or that this build can't use
     ├── ClosedError               73   use of a model, context or engine after close()
     ├── QueueFullError            74   more requests than may wait
-    └── EngineFailedError         75   the engine has failed and answers no more requests
+    ├── EngineFailedError         75   the engine has failed and answers no more requests
+    └── ServerError               80   a server to be measured that can't be reached, ended, or answers badly
 
 The number is the exit code of the command line. 130 is kept for Ctrl-C.
 """
@@ -149,3 +150,7 @@ class QueueFullError(LlamaspecError):
 
 class EngineFailedError(LlamaspecError):
     exit_code = 75
+
+
+class ServerError(LlamaspecError):
+    exit_code = 80

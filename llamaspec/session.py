@@ -15,15 +15,18 @@ from llamaspec.decode.ports import Grammar
 from llamaspec.decode.sequence import Request
 from llamaspec.engine.loader import Loaded, load_pair
 from llamaspec.errors import FileMissingError, UsageError
-from llamaspec.events import FinishEvent, FinishReason, RoundEvent, TextEvent
+from llamaspec.events import FinishEvent, FinishReason, ProgressEvent, RoundEvent, TextEvent
 from llamaspec.gguf.shards import stamp
 from llamaspec.hub.cache import cache_root
 from llamaspec.hub.fetch import fetch, resolve
 from llamaspec.hub.models import LocalModel, Progress
+from llamaspec.machine import describe_machine
 from llamaspec.native.api import binding_version
 from llamaspec.native.grammar import NativeGrammar, schema_to_grammar
 from llamaspec.native.vetting import GrammarVetter
 from llamaspec.profiles import DEFAULT_PROFILE, Profile, find_profile, overlay
+from llamaspec.profiles.tuned import tuned_elsewhere, tuned_with_others
+from llamaspec.provenance import Provenance
 from llamaspec.remembered import Remembered
 from llamaspec.stats import Stats
 from llamaspec.templates import CHATML, TemplateRenderer
@@ -200,8 +203,12 @@ class Session(Closing):
         request: Request,
         should_stop: Callable[[], bool] = lambda: False,
         on_round: Callable[[RoundEvent], None] = lambda event: None,
+        on_progress: Callable[[ProgressEvent], None] = lambda event: None,
     ) -> Generator[TextEvent]:
-        """Run a request; its text as it comes. `should_stop` is asked every round, and cancels."""
+        """Run a request; its text as it comes. `should_stop` is asked every round, and cancels.
+
+        `on_round` and `on_progress` are told what the request asks for by `explain` and `progress`.
+        """
         self.stats, self.finish_reason = Stats(), None
         try:
             for event in self.loaded.engine.generate(request, self.stats, should_stop):
@@ -209,6 +216,8 @@ class Session(Closing):
                     self.finish_reason = event.reason
                 elif isinstance(event, RoundEvent):
                     on_round(event)
+                elif isinstance(event, ProgressEvent):
+                    on_progress(event)
                 elif isinstance(event, TextEvent):
                     yield event
         finally:
@@ -324,6 +333,7 @@ def load(
     settings: Overrides | None = None,
     draft_mismatch: Literal["stop", "plain"] = "stop",
     parallel: int | None = None,
+    remember: bool = True,
     progress: Progress | None = None,
 ) -> Session:
     """Load a pair: a profile's, or `main` and `draft` as files, `owner/repo:QUANT` or `owner/repo/file.gguf`.
@@ -331,7 +341,8 @@ def load(
     `main` replaces the profile's pair, `draft` its draft alone. Without a profile the default one is
     taken, or with `main` no profile at all. Models that are not here yet are fetched; `progress` is
     told. `draft_mismatch` "plain" goes on without a draft that does not fit. With `parallel` the engine
-    serves so many requests at a time, which share the context, and keeps texts that have ended.
+    serves so many requests at a time, which share the context, and keeps texts that have ended. Unless it
+    is to `remember`, mode `auto` starts from nothing learnt and leaves nothing behind.
     """
     if draft_mismatch not in ("stop", "plain"):
         raise UsageError(f"--draft-mismatch is stop or plain, not {draft_mismatch!r}.")
@@ -360,6 +371,8 @@ def load(
     remembered: list[Remembered] = []
 
     def recall(taken: Mapping[str, Any]) -> Knowledge:
+        if not remember:
+            return Knowledge()
         stamps = [stamp(file.path) for file in files]
         of = {"files": stamps, "build": binding_version(), **taken, **chosen.runtime.model_dump()}
         remembered.append(Remembered(of))
@@ -380,11 +393,25 @@ def load(
         log.warning("This model has no chat template: ChatML is a guess. --raw does without.")
     if missing := set(chosen.speculation.drafters) - set(loaded.drafters) if loaded.drafters else ():
         log.warning("Not to be had here, and left out: the drafters %s.", ", ".join(sorted(missing)))
+    _tell_where_tuned(chosen, files)
     try:
         return Session(chosen, files[: 1 + (loaded.draft is not None)], loaded, *remembered)
     except BaseException:
         loaded.engine.close()
         raise
+
+
+_told: set[Provenance] = set()
+
+
+def _tell_where_tuned(profile: Profile, files: Sequence[LocalModel]) -> None:
+    """Once in a process, however many sessions there are."""
+    if profile.provenance is None or profile.provenance in _told:
+        return
+    _told.add(profile.provenance)
+    for sentence in (tuned_elsewhere(profile, describe_machine()), tuned_with_others(profile, files)):
+        if sentence:
+            log.warning("%s", sentence)
 
 
 def _check_corpus(profile: Profile) -> None:

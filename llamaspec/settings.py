@@ -31,14 +31,14 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 ContextSize = Annotated[int, Field(ge=0, le=MAX_CONTEXT)]
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Lists print these on a terminal, and the profile may be anyone's: no control characters."""
     if not text.isprintable():
         raise ValueError("must be one line of printable text")
     return text
 
 
-Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_one_line)]
+Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(one_line)]
 
 
 class Settings(BaseModel):

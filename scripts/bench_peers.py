@@ -28,7 +28,6 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from local_server import ServerFailed
 from peer_build import peer_programs
 from peer_runs import (
     Run,
@@ -304,7 +303,7 @@ def main() -> int:
     except LlamaspecError as error:
         print(f"{error.message} {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
-    except (RunFailed, ServerFailed, OSError, subprocess.CalledProcessError) as error:
+    except (RunFailed, OSError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -42,18 +42,19 @@ from typing import TypeVar
 
 import httpx
 import psutil
-from bench_speculation import OtherLoad, model_files
-from local_server import LocalServer, ServerFailed, started
+from bench_speculation import model_files
 from peer_build import peer_programs
-from peer_runs import clean_environment
 from reference_sets import SETS
-from server_load import Task, client_of, count_tokens, dealt, load, long_text, marked, stall, tasks
+from server_load import count_tokens, dealt, load, long_text, stall, tasks
 from server_results import Disturbance, Load, Measured, check_prompts, record, summary
 from server_tables import line, print_tables
 
+from llamaspec.bench.local_server import LocalServer, clean_environment
+from llamaspec.bench.noise import OtherLoad
 from llamaspec.bench.paired import WARM_UP
+from llamaspec.bench.streaming import Task, client_of, marked
 from llamaspec.bench.workload import Prompt, load_workload
-from llamaspec.errors import LlamaspecError
+from llamaspec.errors import LlamaspecError, ServerError
 from llamaspec.native.api import binding_version
 from llamaspec.native.devices import physical_cores
 
@@ -118,7 +119,7 @@ def command(
 def all_started(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, LocalServer]]:
     """Every server, loaded; what llamaspec learns begins with nothing and is kept by each for itself.
 
-    Raises ServerFailed, also where they leave too little memory.
+    Raises ServerError, also where they leave too little memory.
     """
     with ExitStack() as stack:
         servers = {}
@@ -126,7 +127,7 @@ def all_started(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Loc
             cache = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             print(f"$ {shlex.join(line)}", file=sys.stderr, flush=True)
             environment = clean_environment() | {"LLAMASPEC_CACHE": cache}
-            servers[name] = stack.enter_context(started(name, line, environment))
+            servers[name] = stack.enter_context(LocalServer(name, line, environment))
             if (left := psutil.virtual_memory().available) < MEMORY_LEFT:
                 raise servers[name].failure(f"leaves {left >> 20} MiB of memory: name fewer subjects")
         yield servers
@@ -158,15 +159,15 @@ Result = TypeVar("Result")
 
 
 def within(server: LocalServer, work: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
-    """What `work` makes of a client of the server. Raises ServerFailed with the end of the server's log."""
+    """What `work` makes of a client of the server. Raises ServerError with the end of the server's log."""
 
     async def session() -> Result:
-        async with client_of(server.url) as http:
+        async with client_of(f"{server.url}/v1") as http:
             return await work(http)
 
     try:
         return asyncio.run(session())
-    except (httpx.HTTPError, ServerFailed) as error:
+    except (httpx.HTTPError, ServerError) as error:
         raise server.failure(f"failed: {str(error) or repr(error)}") from error
 
 
@@ -200,7 +201,7 @@ def stalls(
     text = long_text(prompts, len(text) * options.long_prompt // tokens)
     for number in range(options.rounds):
         chance = Random(f"{options.seed} {number} stall")
-        streams = [Task("stream", marked(STREAMED, chance), options.n_predict, True) for _ in range(2)]
+        streams = [Task("stream", marked(STREAMED, chance), options.n_predict) for _ in range(2)]
         long = Task("long prompt", marked(text, chance), LONG_ANSWER)
         work = partial(stall, quiet=streams[0], disturbed=streams[1], long=long, lead=LEAD)
         for name in rotated(list(servers), number):
@@ -211,7 +212,7 @@ def stalls(
 def measure(options: argparse.Namespace) -> list[Measured]:
     """All rounds; a line for each is printed, and the JSON file written, as soon as it is done.
 
-    Raises ServerFailed, LlamaspecError, OSError, and CalledProcessError where llama-server can't be built.
+    Raises LlamaspecError, OSError, and CalledProcessError where llama-server can't be built.
     """
     prompts = load_workload(options.workload).select(options.kinds, options.prompts).prompts
     main, draft = model_files(options)
@@ -299,7 +300,7 @@ def main() -> int:
     except LlamaspecError as error:
         print(f"{error.message} {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
-    except (ServerFailed, OSError, CalledProcessError) as error:
+    except (OSError, CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

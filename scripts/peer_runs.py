@@ -12,9 +12,7 @@ speed is tokens per second of which each took a part of a decode within the meas
 - llama-bench: plain decoding from an empty context; it does not sample, and has no text.
 """
 
-import http.client
 import json
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_server import HOST, started
-
-_ANSWER_SECONDS = 3600
+from llamaspec.bench.local_server import LocalServer, clean_environment
 
 
 class RunFailed(Exception):
@@ -116,14 +112,6 @@ def _numbers(pattern: str, log: str) -> tuple[float, ...]:
     return tuple(float(number) for number in found.groups())
 
 
-def clean_environment() -> dict[str, str]:
-    """Ours, without what would change the settings of the programs; text in UTF-8."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("LLAMASPEC_", "LLAMA_ARG_"))
-    }
-    return kept | {"PYTHONUTF8": "1"}
-
-
 def run_program(command: Sequence[str]) -> tuple[str, str]:
     """Standard output and standard error of a program that has to end well."""
     done = subprocess.run(
@@ -143,26 +131,8 @@ def run_program(command: Sequence[str]) -> tuple[str, str]:
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], str]]:
     """Start a llama-server, loaded when the block begins and ended after it; what posts to `/completion`."""
-    with started("llama-server", command, clean_environment()) as server:
-
-        def complete(request: Mapping[str, Any]) -> str:
-            status, answer = _ask(server.port, "POST", "/completion", json.dumps(request))
-            if status != http.client.OK:
-                raise server.failure(f"answered {status}: {answer}")
-            return answer
-
-        yield complete
-
-
-def _ask(port: int, method: str, path: str, body: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_SECONDS)
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request(method, path, body.encode(), headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode("utf-8", "replace")
-    finally:
-        connection.close()
+    with LocalServer("llama-server", command, clean_environment()) as server:
+        yield lambda request: server.post("/completion", request).decode("utf-8", "replace")
 
 
 def _end(log: str) -> str:

@@ -5,110 +5,19 @@ as they arrive; llamaspec and llama-server send a piece for each token, those of
 """
 
 import asyncio
-import json
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 from random import Random
-from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
-from local_server import ServerFailed
 
+from llamaspec.bench.streaming import GREEDY, Answer, Asking, Task, ask, gaps, marked
 from llamaspec.bench.workload import Prompt
 
-_WAIT = httpx.Timeout(3600, connect=30)
-
-
-class Task(NamedTuple):
-    """What one request asks. `text` is the user's message, `limit` the most tokens of the answer, which
-    with `whole` go on to the limit."""
-
-    name: str
-    text: str
-    limit: int
-    whole: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer, as it came: sent, the arrival of each piece of its text, and ended.
-
-    `tokens` counts the one that ends the answer too, where the server does.
-    """
-
-    name: str
-    sent: float
-    arrivals: tuple[float, ...]
-    ended: float
-    prompt_tokens: int
-    tokens: int
-    drafted: int
-    accepted: int
-    finish: str
-
-    @property
-    def first_token_seconds(self) -> float | None:
-        """From the request to the first text; None for an answer without any."""
-        return self.arrivals[0] - self.sent if self.arrivals else None
-
-    @property
-    def gaps(self) -> list[float]:
-        return gaps(self.arrivals)
-
-
-@dataclass(slots=True)
-class Stream:
-    """An answer in the making: the lines of a stream of server-sent events."""
-
-    name: str
-    sent: float
-    _arrivals: list[float] = field(default_factory=list)
-    _usage: dict[str, Any] = field(default_factory=dict)
-    _timings: dict[str, Any] = field(default_factory=dict)
-    _finish: str | None = None
-    _ended: float | None = None
-
-    @property
-    def pieces(self) -> int:
-        return len(self._arrivals)
-
-    def feed(self, line: str, now: float) -> None:
-        """A line of the stream that came at `now`. Raises ServerFailed for an error told in it."""
-        if not line.startswith("data:"):
-            return
-        data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            self._ended = now
-            return
-        chunk = json.loads(data)
-        if "error" in chunk:
-            raise ServerFailed(f"The answer to {self.name} ended with an error: {chunk['error']}")
-        for choice in chunk["choices"]:
-            if choice["delta"].get("content"):
-                self._arrivals.append(now)
-            self._finish = choice.get("finish_reason") or self._finish
-        self._usage = chunk.get("usage") or self._usage
-        self._timings = chunk.get("timings") or self._timings
-
-    def answer(self) -> Answer:
-        """The whole of it. Raises ServerFailed where the stream broke off."""
-        if self._ended is None or self._finish is None or not self._usage:
-            raise ServerFailed(f"The answer to {self.name} broke off after {self.pieces} pieces.")
-        return Answer(
-            name=self.name,
-            sent=self.sent,
-            arrivals=tuple(self._arrivals),
-            ended=self._ended,
-            prompt_tokens=self._usage["prompt_tokens"],
-            tokens=self._usage["completion_tokens"],
-            drafted=self._timings.get("draft_n", 0),
-            accepted=self._timings.get("draft_n_accepted", 0),
-            finish=self._finish,
-        )
+ENDLESS = Asking(extras={**GREEDY, "temperature": 0.8, "seed": 1, "ignore_eos": True})
+"""An answer goes on to its limit, and is sampled: greedy text would fall into loops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +49,6 @@ class Stall:
         return self.long.arrivals[0] if self.long.arrivals else self.long.ended
 
 
-def gaps(arrivals: Iterable[float]) -> list[float]:
-    return [later - earlier for earlier, later in pairwise(arrivals)]
-
-
 def gaps_within(arrivals: Sequence[float], start: float, end: float) -> list[float]:
     """The gaps, whole, of which a part lies between `start` and `end`."""
     return [later - earlier for earlier, later in pairwise(arrivals) if later > start and earlier < end]
@@ -152,11 +57,6 @@ def gaps_within(arrivals: Sequence[float], start: float, end: float) -> list[flo
 def percentile(values: Sequence[float], percent: float) -> float | None:
     """Interpolated between the two nearest; None where there are no values."""
     return float(np.percentile(values, percent)) if values else None
-
-
-def marked(text: str, chance: Random) -> str:
-    """`text` behind a first line of its own, so that no cache of an earlier request knows more than that."""
-    return f"Request {chance.getrandbits(32):08x}.\n\n{text}"
 
 
 def tasks(prompts: Sequence[Prompt], clients: int, n_predict: int, chance: Random) -> list[Task]:
@@ -179,32 +79,6 @@ def long_text(prompts: Sequence[Prompt], characters: int) -> str:
     return (every * (characters // len(every) + 1))[:characters] + "\n\nName the topics of these texts."
 
 
-async def ask(
-    http: httpx.AsyncClient, task: Task, heard: Callable[[int], None] = lambda pieces: None
-) -> Answer:
-    """One greedy answer, streamed. `heard` is told, after each line, how many pieces have come.
-
-    Raises ServerFailed for a refusal and for an answer that breaks off; httpx.HTTPError.
-    """
-    body = {
-        "messages": [{"role": "user", "content": task.text}],
-        "temperature": 0.0,
-        "max_tokens": task.limit,
-        "ignore_eos": task.whole,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    stream = Stream(task.name, time.perf_counter())
-    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
-        if response.status_code != HTTPStatus.OK:
-            text = (await response.aread()).decode("utf-8", "replace")
-            raise ServerFailed(f"The request {task.name} was answered {response.status_code}: {text[:500]}")
-        async for line in response.aiter_lines():
-            stream.feed(line, time.perf_counter())
-            heard(stream.pieces)
-    return stream.answer()
-
-
 async def load(http: httpx.AsyncClient, share: Sequence[Sequence[Task]]) -> list[Answer]:
     """All answers of as many clients as there are shares, each asking one task after the other."""
 
@@ -217,7 +91,7 @@ async def load(http: httpx.AsyncClient, share: Sequence[Sequence[Task]]) -> list
 
 async def stall(http: httpx.AsyncClient, quiet: Task, disturbed: Task, long: Task, lead: int) -> Stall:
     """Stream `quiet` alone; then `disturbed`, with `long` as soon as `lead` of its pieces are here."""
-    alone = await ask(http, quiet)
+    alone = await ask(http, quiet, ENDLESS)
     under_way = asyncio.Event()
 
     def heard(pieces: int) -> None:
@@ -226,7 +100,7 @@ async def stall(http: httpx.AsyncClient, quiet: Task, disturbed: Task, long: Tas
 
     async def stream() -> Answer:
         try:
-            return await ask(http, disturbed, heard)
+            return await ask(http, disturbed, ENDLESS, heard=heard)
         finally:
             under_way.set()
 
@@ -240,14 +114,6 @@ async def stall(http: httpx.AsyncClient, quiet: Task, disturbed: Task, long: Tas
 
 async def count_tokens(http: httpx.AsyncClient, text: str) -> int:
     """Raises httpx.HTTPError."""
-    response = await http.post("/tokenize", json={"content": text})
+    # Not below /v1, as the rest.
+    response = await http.post(http.base_url.copy_with(path="/tokenize"), json={"content": text})
     return len(response.raise_for_status().json()["tokens"])
-
-
-def client_of(url: str) -> httpx.AsyncClient:
-    """A connection for each request, and no proxy of the environment between.
-
-    A connection that is kept may be closed by the server just when the next request is sent.
-    """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return httpx.AsyncClient(base_url=url, timeout=_WAIT, limits=limits, trust_env=False)

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench_speculation import BUSY
-from local_server import ServerFailed
-from server_load import Answer, Stall, percentile
+from server_load import Stall, percentile
+
+from llamaspec.bench.noise import BUSY
+from llamaspec.bench.streaming import Answer
+from llamaspec.errors import ServerError
 
 SPEED = "tokens_per_second"
 STALL = "stall"
@@ -31,7 +33,7 @@ class Load:
         return f"{self.clients} client{'s' if self.clients > 1 else ''}"
 
     @property
-    def prompt_tokens(self) -> tuple[int, ...]:
+    def prompt_tokens(self) -> tuple[int | None, ...]:
         return tuple(answer.prompt_tokens for answer in self.answers)
 
     @property
@@ -55,8 +57,8 @@ class Load:
             "first_token_p95": percentile(waits, 95),
             "gap_p50": percentile(between, 50),
             "gap_p95": percentile(between, 95),
-            "drafted": sum(answer.drafted for answer in self.answers),
-            "accepted": sum(answer.accepted for answer in self.answers),
+            "drafted": sum(answer.drafted or 0 for answer in self.answers),
+            "accepted": sum(answer.accepted or 0 for answer in self.answers),
         }
 
 
@@ -74,7 +76,7 @@ class Disturbance:
         return STALL
 
     @property
-    def prompt_tokens(self) -> tuple[int, ...]:
+    def prompt_tokens(self) -> tuple[int | None, ...]:
         return tuple(a.prompt_tokens for a in (self.stall.quiet, self.stall.disturbed, self.stall.long))
 
     @property
@@ -99,13 +101,13 @@ Measured = Load | Disturbance
 
 
 def check_prompts(measured: Sequence[Measured]) -> None:
-    """Raises ServerFailed where the last one has read other prompts than the others of its round."""
+    """Raises ServerError where the last one has read other prompts than the others of its round."""
     last = measured[-1]
     same = [one for one in measured if (one.test, one.round) == (last.test, last.round)]
     lengths = {one.subject: one.prompt_tokens for one in same}
     if len(set(lengths.values())) > 1:
-        totals = {name: sum(tokens) for name, tokens in lengths.items()}
-        raise ServerFailed(f"The servers did not read the same prompts; their tokens are {totals}.")
+        totals = {name: sum(filter(None, tokens)) for name, tokens in lengths.items()}
+        raise ServerError(f"The servers did not read the same prompts; their tokens are {totals}.")
 
 
 def by_subject(measured: Sequence[Measured]) -> dict[str, list[Measured]]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench_speculation import shown
 from rich.console import Console
 from rich.table import Table
 from server_results import SPEED, STALL, Disturbance, Measured, by_subject, known, summary
@@ -11,6 +10,10 @@ from server_results import SPEED, STALL, Disturbance, Measured, by_subject, know
 
 def figure(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def shown(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}×"
 
 
 def line(one: Measured, rounds: int) -> str:

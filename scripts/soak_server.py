@@ -25,7 +25,8 @@ from typing import Any
 
 import httpx
 import psutil
-from local_server import LocalServer, started
+
+from llamaspec.bench.local_server import LocalServer
 
 _EVERY_SECONDS = 1.0
 _PATIENCE = 300.0
@@ -222,7 +223,7 @@ def main() -> int:
     command = [sys.executable, "-m", "llamaspec", "serve", "-m", str(options.model)]
     if options.model_draft:
         command += ["-md", str(options.model_draft)]
-    with started("llamaspec", [*command, *options.serve], os.environ) as server:
+    with LocalServer("llamaspec", [*command, *options.serve], os.environ) as server:
         found = asyncio.run(soak(server, options))
         for fault in found.faults:
             print(server.failure(f"FAULT {fault}"))

@@ -4,6 +4,7 @@ plain            no speculation: what the others are compared with
 default          llama.cpp's defaults: drafts of 3 tokens, however improbable
 fixed:MAX:PMIN   drafts of up to MAX tokens, ended where one is less probable than PMIN
 auto             as llamaspec decides; auto:NAME+NAME with these drafters alone
+profile          as the profile says
 """
 
 import itertools
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 from llamaspec.errors import UsageError
 from llamaspec.settings import SpeculationSettings
 
-PLAIN, DEFAULT, FIXED, AUTO = "plain", "default", "fixed", "auto"
+PLAIN, DEFAULT, FIXED, AUTO, OWN = "plain", "default", "fixed", "auto", "profile"
 GRID = tuple(f"{FIXED}:{most}:{least}" for most, least in itertools.product((4, 8, 16), (0.5, 0.75, 0.9)))
 
-_FORMS = "plain, default, fixed:MAX:PMIN, auto and auto:DRAFTER+DRAFTER"
+_FORMS = "plain, default, fixed:MAX:PMIN, auto, auto:DRAFTER+DRAFTER and profile"
 
 
 def speculation(setting: str) -> dict[str, object]:
@@ -49,4 +50,6 @@ def _values(setting: str) -> dict[str, object]:
             return {"mode": "auto"}
         case ["auto", drafters]:
             return {"mode": "auto", "drafters": drafters.split("+")}
+        case ["profile"]:
+            return {}
     raise ValueError(setting)

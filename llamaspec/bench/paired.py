@@ -28,6 +28,9 @@ from llamaspec.stats import Stats
 Overrides = Mapping[str, Mapping[str, object]]
 """Settings over a profile's: by section and key."""
 
+Energy = Callable[[], float]
+"""Joules that the machine has used so far."""
+
 WARM_UP = "Count from one to twelve."
 
 
@@ -48,7 +51,9 @@ class Run:
 
     `prompt_seconds` go up to the first text, `seconds` are all later turns; `timed_tokens` are the tokens
     that came in those. A draft model reads the prompt after the first token: that is generation time.
-    `predicted` counts the token that ends the answer too; `tokens` are the ids that have text.
+    `predicted` counts the token that ends the answer too; `tokens` are the ids that have text. `times` are
+    those of the tokens, from the end of the prompt on. `widths`, `drafted_at` and `accepted_at` are as in
+    `Stats`. `joules` go with `seconds`; None where nothing counts them.
     """
 
     predicted: int
@@ -61,6 +66,11 @@ class Run:
     accepted: int
     finish: FinishReason | None
     tokens: tuple[int, ...]
+    times: tuple[float, ...] = ()
+    widths: Mapping[int, int] = field(default_factory=dict)
+    drafted_at: tuple[int, ...] = ()
+    accepted_at: tuple[int, ...] = ()
+    joules: float | None = None
 
     @property
     def speed(self) -> float | None:
@@ -98,14 +108,17 @@ class Lane:
     prompt_seconds: float = 0.0
     seconds: float = 0.0
     tokens: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    joules: float | None = None
     done: bool = False
 
-    def advance(self, number: int, clock: Callable[[], float]) -> None:
+    def advance(self, number: int, clock: Callable[[], float], energy: Energy | None = None) -> None:
         """Take turn `number`: up to the next text, which is one engine round where that gives any.
 
         A round that gives several pieces of text hands out the rest of them in later turns, which take
         no time.
         """
+        used = energy() if energy else 0.0
         started = clock()
         event = next(self.events, None)
         elapsed = clock() - started
@@ -116,6 +129,9 @@ class Lane:
             self.prompt_seconds, self.first_tokens = elapsed, self.predicted
         else:
             self.seconds += elapsed
+            if energy:
+                self.joules = (self.joules or 0.0) + energy() - used
+        self.times += [self.seconds] * (self.predicted - len(self.times))
         if event is None:
             self.done = True
         else:
@@ -134,6 +150,11 @@ class Lane:
             accepted=stats.draft_n_accepted,
             finish=self.session.finish_reason,
             tokens=tuple(self.tokens),
+            times=tuple(self.times),
+            widths=dict(stats.widths),
+            drafted_at=tuple(stats.drafted_at),
+            accepted_at=tuple(stats.accepted_at),
+            joules=self.joules,
         )
 
 
@@ -153,10 +174,14 @@ def compare(
     prompt: Prompt,
     n_predict: int,
     clock: Callable[[], float] = time.perf_counter,
+    *,
+    energy: Energy | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Trial:
     """Answer `prompt` with all sessions in turns, greedily, with at most `n_predict` tokens each.
 
-    An error of one session is raised, and ends the answers of all.
+    An error of one session is raised, and ends the answers of all; so does `should_stop`, which is asked
+    before every turn, with a KeyboardInterrupt.
     """
     settings = greedy(prompt.limit(n_predict))
     with ExitStack() as stack:
@@ -166,8 +191,10 @@ def compare(
         }
         number = 0
         while (lane := next_lane(lanes.values())) is not None:
+            if should_stop():
+                raise KeyboardInterrupt
             number += 1
-            lane.advance(number, clock)
+            lane.advance(number, clock, energy)
         return Trial(prompt.name, prompt.kind, {name: lane.run() for name, lane in lanes.items()})
 
 

@@ -97,8 +97,10 @@ class Outcome(Settings):
     )
     widths: Mapping[int, Count] = Field(default_factory=dict, description="rounds by tokens drafted")
     joules_per_token: Figure | None = None
-    peak_memory: Count | None = Field(None, description="bytes, of the process")
-    same_text: Count = 0
+    peak_memory: Count | None = Field(
+        None, description="bytes that loading and warming it up added, weights and GPU memory included"
+    )
+    same_text: Count = Field(0, description="prompts that were answered as the baseline answered them")
     differences: tuple[Difference, ...] = Field((), strict=False)
     chosen: Mapping[str, Any] = Field(default_factory=dict, description="settings as they took effect")
 
@@ -151,7 +153,7 @@ class Report(Settings):
         raise KeyError(setting)
 
 
-def write_report(report: Report, path: Path) -> None:
+def write_report(report: Settings, path: Path) -> None:
     """As JSON; whoever reads the file finds it whole. Raises OSError."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(report.model_dump_json(indent=1, by_alias=True), encoding="utf-8")

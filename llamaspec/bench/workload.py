@@ -8,8 +8,11 @@ prompts:
     n_predict: 200            # may be left out
 """
 
+import hashlib
+import json
+import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +31,8 @@ MAX_DEPTH = 8
 MAX_PROMPTS = 1000
 MAX_PROMPT_LENGTH = 1 << 16
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$", max_length=64)]
+_SLUG = re.compile(r"^[a-z0-9]+(?:-[a-z0-9]+)*$")
+Slug = Annotated[str, StringConstraints(pattern=_SLUG.pattern, max_length=64)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_LENGTH)]
 
 
@@ -62,6 +66,12 @@ class Workload(Settings):
     def kinds(self) -> tuple[str, ...]:
         """The kinds of the prompts, in order of their first."""
         return tuple(dict.fromkeys(prompt.kind for prompt in self.prompts))
+
+    @property
+    def sha256(self) -> str:
+        """Of the prompts, whatever file they stood in."""
+        text = json.dumps([prompt.model_dump() for prompt in self.prompts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def select(self, kinds: Collection[str] = (), per_kind: int | None = None) -> "Workload":
         """The prompts of `kinds` (none named: of all), of each kind the first `per_kind`.
@@ -98,6 +108,30 @@ def load_workload(path: Path | None = None) -> Workload:
             for key, text in find_problems(error, Workload, data, {})
         )
         raise UsageError("\n".join(problems)) from None
+
+
+def choose_work(named: Sequence[str], per_kind: int | None = None) -> tuple[Workload, str]:
+    """The prompts that files and kinds name, and a name for them.
+
+    Kinds are of the files named beside them, else of the shipped workload. Of each kind the first
+    `per_kind` prompts; where that is None one of the shipped ones, and all of a file's. Raises UsageError.
+    """
+    files = [Path(name) for name in named if _is_file(name)]
+    kinds = [name for name in named if not _is_file(name)]
+    works = [load_workload(path) for path in files] or [load_workload()]
+    try:
+        whole = Workload(prompts=tuple(prompt for work in works for prompt in work.prompts))
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"These workloads can't be measured together: {problem}.") from None
+    chosen = whole.select(kinds, per_kind or (None if files else 1))
+    name = "+".join(path.stem for path in files) or DEFAULT_WORKLOAD.stem
+    return chosen, shown(name)
+
+
+def _is_file(name: str) -> bool:
+    """Kinds are slugs: whatever looks like a path is one, and so is what exists."""
+    return not _SLUG.fullmatch(name) or Path(name).is_file()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from llamaspec.cli import check, ls, profile, pull, quantize, rm, run, serve, show
+from llamaspec.cli import (
+    bench,
+    chat,
+    check,
+    doctor,
+    ls,
+    pick,
+    profile,
+    pull,
+    quantize,
+    rm,
+    run,
+    serve,
+    show,
+    tune,
+)
 from llamaspec.errors import LlamaspecError
 
 app = typer.Typer(
@@ -20,12 +35,17 @@ app = typer.Typer(
 )
 app.command(epilog=run.EPILOG)(run.run)
 app.command(epilog=serve.EPILOG)(serve.serve)
-app.command()(pull.pull)
-app.command()(ls.ls)
-app.command()(show.show)
-app.command()(rm.rm)
-app.command()(check.check)
-app.command()(quantize.quantize)
+app.command(epilog=chat.EPILOG)(chat.chat)
+app.command(epilog=pull.EPILOG)(pull.pull)
+app.command(epilog=ls.EPILOG)(ls.ls)
+app.command(epilog=show.EPILOG)(show.show)
+app.command(epilog=rm.EPILOG)(rm.rm)
+app.command(epilog=check.EPILOG)(check.check)
+app.command(epilog=bench.EPILOG)(bench.bench)
+app.command(epilog=tune.EPILOG)(tune.tune)
+app.command(epilog=pick.EPILOG)(pick.pick)
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
+app.command(epilog=quantize.EPILOG)(quantize.quantize)
 app.add_typer(profile.app, name="profile")
 
 

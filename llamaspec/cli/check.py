@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llamaspec.cli import completion
 from llamaspec.cli import options as o
 
 if TYPE_CHECKING:
@@ -16,10 +17,33 @@ if TYPE_CHECKING:
 _MARKEDLY = 1.25  # a draft so many times as fast is worth another file
 
 
+EPILOG = """\
+Examples:
+
+llamaspec check main.gguf draft.gguf
+
+llamaspec check main.gguf draft.gguf --time
+"""
+
+
 def check(
     context: typer.Context,
-    main: Annotated[str, typer.Argument(metavar="MAIN", help="The main model: a path or a hub reference.")],
-    draft: Annotated[str, typer.Argument(metavar="DRAFT", help="The draft model, likewise.")],
+    main: Annotated[
+        str,
+        typer.Argument(
+            metavar="MAIN",
+            autocompletion=completion.models,
+            help="The main model: a path or a hub reference.",
+        ),
+    ],
+    draft: Annotated[
+        str,
+        typer.Argument(
+            metavar="DRAFT",
+            autocompletion=completion.models,
+            help="The draft model, likewise.",
+        ),
+    ],
     time: Annotated[
         bool, typer.Option("--time", help="Measure on this machine what a draft costs and when it pays.")
     ] = False,
@@ -131,6 +155,7 @@ def _time_smaller(
     """What a draft requantised to fewer bits would be like; None where it has as few already."""
     from dataclasses import asdict
 
+    from llamaspec.cli.shell import command as shell_command
     from llamaspec.console.progress import waiting
     from llamaspec.control.breakeven import break_even
     from llamaspec.engine.timing import SMALL_TYPE, could_be_smaller, time_smaller_draft
@@ -146,7 +171,7 @@ def _time_smaller(
             typer.echo(f"Not tried: the draft as {SMALL_TYPE}. {error.message}")
         return {"type": SMALL_TYPE, "skipped": error.message}
     verdict = break_even(times.main_prices, times.draft_step / smaller.speedup)
-    command = _quantize_command(named, SMALL_TYPE) if smaller.speedup >= _MARKEDLY else None
+    command = shell_command("quantize", named, SMALL_TYPE) if smaller.speedup >= _MARKEDLY else None
     if not quiet:
         _print_smaller(smaller, verdict, command)
     return {
@@ -168,13 +193,3 @@ def _print_smaller(times: "DraftTimes", verdict: "BreakEven", command: str | Non
         typer.echo(f"{told}: not worth a second file.")
     else:
         typer.echo(f"{told}:\n\n  {command}\n\n{_verdict(verdict)}")
-
-
-def _quantize_command(model: str, type: str) -> str:
-    """As it is typed in this system's shell."""
-    import shlex
-    import subprocess
-    import sys
-
-    words = ["llamaspec", "quantize", model, type]
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -6,10 +6,14 @@ from typing import Self
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C makes a call of it true; a second one interrupts at once, as usual."""
+    """While entered, the first Ctrl-C makes a call of it true; a second one interrupts at once, as usual.
 
-    def __init__(self) -> None:
+    Where `patient`, a second one changes nothing.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
         self._asked = False
+        self._patient = patient
 
     def __call__(self) -> bool:
         return self._asked
@@ -20,7 +24,8 @@ class Interrupt:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not self._patient:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -7,7 +7,16 @@ import typer
 
 if TYPE_CHECKING:
     from llamaspec.hub.inventory import CachedModel
-    from llamaspec.hub.sources import ModelSource
+    from llamaspec.hub.sources import Source
+
+
+EPILOG = """\
+Examples:
+
+llamaspec ls
+
+llamaspec ls --json
+"""
 
 
 def ls(
@@ -34,11 +43,13 @@ def ls(
         typer.echo("No models yet: `llamaspec pull PROFILE` fetches some.", err=True)
 
 
-def _is_model_of(source: "ModelSource", model: "CachedModel") -> bool:
+def _is_model_of(source: "Source", model: "CachedModel") -> bool:
     """By hash where the profile has one; else by the places that it names."""
+    from llamaspec.hub.sources import ModelSource
+
     if source.sha256 and model.sha256:
         return source.sha256 == model.sha256
-    return model.name == f"{source.repo}/{source.file}"
+    return isinstance(source, ModelSource) and model.name == f"{source.repo}/{source.file}"
 
 
 def _as_dict(model: "CachedModel", profiles: list[str]) -> dict[str, object]:

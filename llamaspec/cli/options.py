@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llamaspec.cli import completion
+
 if TYPE_CHECKING:
     from llamaspec.settings import RuntimeSettings
 
@@ -119,7 +121,12 @@ def _option(*names: str, key: str, help: str, panel: str, **more: Any) -> Any:
 Profile = Annotated[
     str | None,
     _option(
-        "--profile", "-p", key="profile", panel=_MODELS, help="Profile: a name, a YAML file or an address."
+        "--profile",
+        "-p",
+        key="profile",
+        panel=_MODELS,
+        autocompletion=completion.profiles,
+        help="Profile: a name, a YAML file or an address.",
     ),
 ]
 Model = Annotated[
@@ -129,12 +136,20 @@ Model = Annotated[
         "--model",
         key="model",
         panel=_MODELS,
+        autocompletion=completion.models,
         help="Main model: a file, owner/repo:QUANT or owner/repo/file.gguf. Replaces the profile's pair.",
     ),
 ]
 ModelDraft = Annotated[
     str | None,
-    _option("-md", "--model-draft", key="model_draft", panel=_MODELS, help="Draft model, named likewise."),
+    _option(
+        "-md",
+        "--model-draft",
+        key="model_draft",
+        panel=_MODELS,
+        autocompletion=completion.models,
+        help="Draft model, named likewise.",
+    ),
 ]
 DraftMismatch = Annotated[
     Literal["stop", "plain"],
@@ -166,6 +181,7 @@ Drafters = Annotated[
         panel=_SPECULATION,
         parser=_names,
         metavar="NAME,…",
+        autocompletion=completion.drafters,
         help="Who may draft: model, ngram, corpus, cascade. Without: all there are (fixed: the first).",
     ),
 ]
@@ -207,6 +223,10 @@ CtxSize = Annotated[
     int | None,
     _option("-c", "--ctx-size", key="ctx_size", panel=_RUNTIME, help="Context in tokens; 0: as trained."),
 ]
+LongCtxSize = Annotated[
+    int | None,
+    _option("--ctx-size", key="ctx_size", panel=_RUNTIME, help="Context in tokens; 0: as trained."),
+]
 CtxSizeDraft = Annotated[
     int | None,
     _option(
@@ -246,6 +266,7 @@ Device = Annotated[
         key="device",
         panel=_RUNTIME,
         metavar="auto|cpu|cuda|metal|vulkan|…",
+        autocompletion=completion.devices,
         help="Where to compute, or a device's own name.",
     ),
 ]
@@ -292,13 +313,20 @@ CacheTypeK = Annotated[
         key="cache_type_k",
         panel=_RUNTIME,
         metavar="TYPE",
+        autocompletion=completion.kv_types,
         help="f16, q8_0, q4_0, …",
     ),
 ]
 CacheTypeV = Annotated[
     str | None,
     _option(
-        "-ctv", "--cache-type-v", key="cache_type_v", panel=_RUNTIME, metavar="TYPE", help="Likewise for V."
+        "-ctv",
+        "--cache-type-v",
+        key="cache_type_v",
+        panel=_RUNTIME,
+        metavar="TYPE",
+        autocompletion=completion.kv_types,
+        help="Likewise for V.",
     ),
 ]
 BatchSize = Annotated[
@@ -378,7 +406,7 @@ System = Annotated[
     typer.Option("--system", "-sys", show_default=False, help="System prompt.", envvar="LLAMASPEC_SYSTEM"),
 ]
 
-_SETTINGS: dict[str, Any] = {
+_OF_SPECULATION: dict[str, Any] = {
     "mode": Spec,
     "no_spec": NoSpec,
     "drafters": Drafters,
@@ -386,6 +414,8 @@ _SETTINGS: dict[str, Any] = {
     "draft_max": DraftMax,
     "draft_min": DraftMin,
     "p_min": PMin,
+}
+_OF_RUNTIME: dict[str, Any] = {
     "ctx_size": CtxSize,
     "ctx_size_draft": CtxSizeDraft,
     "gpu_layers": GpuLayers,
@@ -398,6 +428,8 @@ _SETTINGS: dict[str, Any] = {
     "cache_type_v": CacheTypeV,
     "batch_size": BatchSize,
     "ubatch_size": UbatchSize,
+}
+_OF_SAMPLING: dict[str, Any] = {
     "n_predict": NPredict,
     "temperature": Temperature,
     "top_k": TopK,
@@ -414,15 +446,25 @@ _SETTINGS: dict[str, Any] = {
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option that sets something of a loaded pair, before its own last ones.
+    """Give a command every option that sets something of a loaded pair, after its own ones.
 
-    It finds them in its context's `params`, under the settings' names.
+    It finds them in its context's `params`, under the settings' names. One that it has itself is not given.
     """
+    return _taking(command, _OF_SPECULATION | _OF_RUNTIME | _OF_SAMPLING)
+
+
+def takes_runtime(command: Callable[..., None]) -> Callable[..., None]:
+    """The same with those options alone that say where and how models are evaluated."""
+    return _taking(command, _OF_RUNTIME)
+
+
+def _taking(command: Callable[..., None], options: Mapping[str, Any]) -> Callable[..., None]:
     own = inspect.signature(command)
+    options = {name: option for name, option in options.items() if name not in own.parameters}
     named = inspect.Parameter.KEYWORD_ONLY
     shared = [
         inspect.Parameter(name, named, default=False if name == "no_spec" else None, annotation=option)
-        for name, option in _SETTINGS.items()
+        for name, option in options.items()
     ]
 
     @functools.wraps(command)
@@ -431,5 +473,5 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     parameters = [each.replace(kind=named) for each in own.parameters.values()]
     called.__signature__ = own.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
-    called.__annotations__ = {**command.__annotations__, **_SETTINGS}
+    called.__annotations__ = {**command.__annotations__, **options}
     return called

@@ -4,8 +4,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llamaspec.cli import completion
+
 if TYPE_CHECKING:
     from llamaspec.hub.models import LocalModel, Progress
+
+
+EPILOG = """\
+Examples:
+
+llamaspec pull qwen2.5-coder-1.5b
+
+llamaspec pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0
+"""
 
 
 def pull(
@@ -13,6 +24,7 @@ def pull(
         list[str],
         typer.Argument(
             metavar="PROFILE|REFERENCE...",
+            autocompletion=completion.profiles_or_models,
             help="A profile (for its main and draft), owner/repo:QUANT, or owner/repo/file.gguf[@revision].",
             show_default=False,
         ),

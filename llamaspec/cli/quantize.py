@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llamaspec.cli import completion
 from llamaspec.cli import options as o
 
 EPILOG = """\
@@ -18,7 +19,14 @@ llamaspec quantize owner/repo:BF16 Q8_0 -o models/mine.gguf
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model: a path or a hub reference.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="The model: a path or a hub reference.",
+        ),
+    ],
     type: Annotated[
         str, typer.Argument(metavar="TYPE", help="Q4_0, Q4_K_M, Q8_0, BF16 or another, in any case.")
     ],

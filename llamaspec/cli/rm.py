@@ -4,12 +4,23 @@ from typing import Annotated
 
 import typer
 
+from llamaspec.cli import completion
+
+EPILOG = """\
+Examples:
+
+llamaspec rm SmolLM2-135M-Instruct.Q4_1.gguf
+
+llamaspec rm qwen2.5-coder-0.5b-instruct-q4_k_m.gguf --yes
+"""
+
 
 def rm(
     names: Annotated[
         list[str],
         typer.Argument(
             metavar="NAME...",
+            autocompletion=completion.kept_models,
             help="Models as `llamaspec ls` names them, or by file name.",
             show_default=False,
         ),

@@ -5,12 +5,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llamaspec.cli import completion
+
 if TYPE_CHECKING:
     from llamaspec.gguf.facts import ModelFacts
 
 
+EPILOG = """\
+Examples:
+
+llamaspec show main.gguf
+
+llamaspec show bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0 --json
+"""
+
+
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model: a path or a hub reference.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="The model: a path or a hub reference.",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a model's architecture, size, quantisation and memory needs, from its header."""

@@ -4,9 +4,13 @@ from rich.console import Console
 
 from llamaspec.events import TextEvent
 
-_DRAFTED = "cyan"
-# What a model writes must not move the cursor, retitle the window or worse.
-_CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | {127: None, 0x9B: None}
+DRAFTED = "cyan"
+_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """What a model writes, so that it can't move the cursor, retitle the window or worse."""
+    return text.translate(_CONTROL)
 
 
 class AnswerPrinter:
@@ -20,12 +24,12 @@ class AnswerPrinter:
         self._last = "\n"
 
     def write(self, event: TextEvent) -> None:
-        text = event.text.translate(_CONTROL) if self._terminal else event.text
+        text = harmless(event.text) if self._terminal else event.text
         if not text:
             return
         self._last = text[-1]
         if self._color:
-            self._console.out(text, style=_DRAFTED if event.drafted else None, highlight=False, end="")
+            self._console.out(text, style=DRAFTED if event.drafted else None, highlight=False, end="")
         else:
             self._console.file.write(text)
         self._console.file.flush()

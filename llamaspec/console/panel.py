@@ -43,7 +43,9 @@ def stats_lines(
 ) -> Iterator[Line]:
     """Labels, and what there is to say under each."""
     ended = {FinishReason.LENGTH: ", ended by the token limit or the context"}.get(reason, "")
-    yield "prompt", _rate(stats.prompt_tokens, stats.prompt_seconds, stats.prompt_tokens)
+    known = f"; {stats.cached_tokens} of them known from before" if stats.cached_tokens else ""
+    read = stats.prompt_tokens - stats.cached_tokens
+    yield "prompt", _rate(stats.prompt_tokens, stats.prompt_seconds, read) + known
     predicted = _rate(stats.predicted_tokens, stats.predicted_seconds, stats.later_tokens)
     yield "predicted", f"{predicted}, {stats.rounds} rounds{ended}"
     if stats.draft_n:

@@ -8,7 +8,7 @@ def human_bytes(count: int) -> str:
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return f"{size:.3g} {unit}" if unit != "B" else f"{count} B"
+            return f"{size:.{3 if size < 1000 else 4}g} {unit}" if unit != "B" else f"{count} B"
         size /= 1024
     return f"{size:.3g} TiB"
 

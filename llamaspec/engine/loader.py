@@ -208,6 +208,20 @@ def load_pair(
     )
 
 
+def memory_needed(main: Path, draft: Path | None, runtime: RuntimeSettings) -> dict[str, int]:
+    """Bytes that a pair takes for one request, weights on GPUs included, by model.
+
+    Raises ModelFileError for what is no sound model.
+    """
+    part = _read(main, runtime.ctx_size, 0)
+    rows = SpeculationSettings().ceiling + 1
+    needed = {"main": _footprint(part, runtime, part.context, rows).host_bytes(0)}
+    if draft is not None:
+        other = _read(draft, runtime.ctx_size_draft, part.context)
+        needed["draft"] = _footprint(other, runtime, other.context, FAR_AHEAD + 1).host_bytes(0)
+    return needed
+
+
 def _drafters(
     speculation: SpeculationSettings,
     contexts: list[Context],

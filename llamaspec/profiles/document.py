@@ -106,13 +106,17 @@ def read_document(raw: bytes, origin: str) -> Document:
         raise problems_error(origin, [problem]) from None
 
 
-def problems_error(origin: str, problems: Iterable[tuple[int, str]]) -> ProfileError:
+def problems_error(
+    origin: str,
+    problems: Iterable[tuple[int, str]],
+    hint: str = "`llamaspec profile schema` says what a profile may hold.",
+) -> ProfileError:
     """One error for all of `problems`, (line, sentence) each: its message has a line for each, in order."""
     lines = [f"{origin}:{line}: {text}" for line, text in sorted(set(problems))]
     hidden = len(lines) - MAX_PROBLEMS_SHOWN
     if hidden > 0:
         lines[MAX_PROBLEMS_SHOWN:] = [f"{origin}: … and {hidden} more"]
-    return ProfileError("\n".join(lines), "`llamaspec profile schema` says what a profile may hold.")
+    return ProfileError("\n".join(lines), hint)
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from llamaspec.errors import ProfileError, ProfileNotFoundError
 from llamaspec.hub.sources import HubMirror
 from llamaspec.profiles.document import MAX_BYTES, printable, shown
+from llamaspec.profiles.foreign import FILE_KEYS
 from llamaspec.profiles.profile import NAME, Profile, overlay, parse_profile
 
 DEFAULT_PROFILE = "qwen2.5-coder-1.5b"
@@ -93,9 +94,12 @@ def find_profile(reference: str) -> Profile:
     return find(reference).profile
 
 
-def find(reference: str) -> Found:
+def find(reference: str, *, foreign: bool = False) -> Found:
     """Find a profile by path, by name (the user's, then the shipped), by `https://` address, or as
     `owner/repo/file.yaml[@revision]` on the hub. A file that exists goes before anything else it could mean.
+
+    What comes from an address or the hub is somebody's, and may not act on this machine; with `foreign` a
+    file is held to that too.
 
     Raises:
         ProfileNotFoundError: there is none, with the nearest names as hint.
@@ -107,7 +111,7 @@ def find(reference: str) -> Found:
 
         return _from_elsewhere(*fetch_url(reference))
     if _looks_like_path(reference) and (path := _existing(reference)):
-        return Found(load_profile(path), str(path))
+        return _from_elsewhere(*_read(path), path.name) if foreign else Found(load_profile(path), str(path))
     for entry in list_entries():
         if entry.name == reference:
             return Found(entry.load(), str(entry.path))
@@ -119,38 +123,44 @@ def find(reference: str) -> Found:
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile from a local file. A corpus is named relative to that.
+    """Read a profile from a local file. Paths in it are relative to that.
 
     Raises:
         ProfileNotFoundError: no such file. ProfileError: it can't be read, or is not valid.
     """
+    raw, origin = _read(path)
+    return _with_absolute_paths(parse_profile(raw, origin), path.absolute().parent)
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """(content, printable path). Errors: as `load_profile`."""
     origin = printable(str(path))
     try:
         if path.exists() and not path.is_file():
             raise ProfileError(f"{origin}: not a file")
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1), origin
     except FileNotFoundError:
         raise ProfileNotFoundError(f"{origin}: no such file") from None
     except OSError as error:
         raise ProfileError(f"{origin}: can't be read: {error.strerror}") from error
-    profile = parse_profile(raw, origin)
-    corpus = profile.speculation.corpus
-    if corpus is None or corpus.startswith("~"):
-        return profile
-    place = os.fspath(path.absolute().parent / corpus)
-    return overlay(profile, {"speculation": {"corpus": place}})
 
 
-def _from_elsewhere(raw: bytes, origin: str) -> Found:
-    """Raises ProfileError for what someone else must not decide: which of this machine's files are read."""
-    profile = parse_profile(raw, origin)
-    if profile.speculation.corpus is not None:
-        raise ProfileError(
-            f"{origin}: speculation.corpus: a profile from elsewhere can't name files of this machine",
-            "Save the profile as a file of yours, or name the corpus with --corpus.",
-        )
-    return Found(profile, origin)
+def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
+    for section, key in FILE_KEYS:
+        place = getattr(getattr(profile, section), key, None)
+        if place is not None and not place.startswith("~"):
+            profile = overlay(profile, {section: {key: os.fspath(folder / place)}})
+    return profile
+
+
+def _from_elsewhere(raw: bytes, place: str, origin: str | None = None) -> Found:
+    """What comes from elsewhere says so from here on, wherever it may be written. Raises ProfileError.
+
+    `origin`: what it is to say in place of `place`.
+    """
+    profile = parse_profile(raw, place, foreign=True)
+    return Found(profile.model_copy(update={"origin": printable(origin or place)}), place)
 
 
 def _looks_like_path(reference: str) -> bool:

@@ -94,7 +94,10 @@ def _sentence(key: Key, several: list[ErrorDetails], model: type[BaseModel], sou
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     name = key[-1] if key else ""
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(name), _keys_at(model, key[:-1]), n=1)
+        known = _keys_at(model, key[:-1])
+        if name in known:
+            return "does not go with the other keys here"
+        near = difflib.get_close_matches(str(name), known, n=1)
         return "unknown key" + (f": did you mean {near[0]}?" if near else "")
     if kind == "missing":
         return "is missing"

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from llamaspec.errors import UsageError
-from llamaspec.hub.sources import ModelSource
+from llamaspec.hub.sources import Source, stays_inside
 from llamaspec.profiles.document import CORE_SCALARS, problems_error, read_document
+from llamaspec.profiles.foreign import FOREIGN_HINT, foreign_problems
 from llamaspec.profiles.problems import dotted, find_problems
+from llamaspec.provenance import Provenance
 from llamaspec.settings import (
     ChatSettings,
     Line,
@@ -18,14 +20,20 @@ from llamaspec.settings import (
     SamplingSettings,
     Settings,
     SpeculationSettings,
+    one_line,
     with_mode,
 )
 
 NAME = re.compile(r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$")
+NAME_HINT = "It is made of lower-case letters and digits, joined by '.', '-' or '_'."
 SCHEMA_ID = "urn:llamaspec:profile:1"
 
 
-ProfileName = Annotated[str, StringConstraints(pattern=NAME.pattern, max_length=64)]
+ProfileName = Annotated[
+    str, StringConstraints(pattern=NAME.pattern, max_length=64), AfterValidator(stays_inside)
+]
+
+Origin = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(one_line)]
 
 
 class Profile(Settings):
@@ -35,23 +43,36 @@ class Profile(Settings):
     name: ProfileName
     description: Line = ""
     license: Line = Field(default="", description="of the models' weights")
-    main: ModelSource
-    draft: ModelSource | None = Field(
+    origin: Origin | None = Field(
+        default=None,
+        description="where it was added from; while this stands, it can't name files of this machine",
+    )
+    main: Source
+    draft: Source | None = Field(
         default=None, description="absent: plain decoding, or drafts without a model"
     )
     speculation: SpeculationSettings = SpeculationSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     sampling: SamplingSettings = SamplingSettings()
     chat: ChatSettings = ChatSettings()
+    provenance: Provenance | None = Field(default=None, description="how its settings were found")
 
 
-def parse_profile(raw: bytes, origin: str) -> Profile:
+def parse_profile(raw: bytes, origin: str, *, foreign: bool = False) -> Profile:
     """Read and check a profile's YAML; `origin` (a path or an address) names it in errors.
+
+    One that is `foreign`, or says where it was added from, may not act on this machine (`HOST_KEYS`).
 
     Raises:
         ProfileError: one line for each problem, such as `my.yaml:12: speculation.draft_max: 900 is above 64`.
     """
     document = read_document(raw, origin)
+    if (foreign or document.data.get("origin") is not None) and (
+        refused := [
+            (document.line(key), f"{dotted(key)}: {text}") for key, text in foreign_problems(document.data)
+        ]
+    ):
+        raise problems_error(origin, refused, FOREIGN_HINT)
     try:
         return Profile.model_validate(document.data)
     except ValidationError as error:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from llamaspec.hub.sources import ModelSource, WheelMirror, WheelPart
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -64,6 +66,7 @@ class FakeHub:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     gated: set[str] = field(default_factory=set)
+    licences: dict[str, str] = field(default_factory=dict)
     etags: bool = True
     damage: bool = False
     status: int | None = None
@@ -110,9 +113,16 @@ def serving(hub: FakeHub) -> Iterator[str]:
         def _list(self, repo: str) -> None:
             if repo not in hub.files:
                 return self._fail(401, "RepoNotFound")
-            body = json.dumps(
-                {"id": repo, "siblings": [{"rfilename": name} for name in hub.files[repo]]}
-            ).encode()
+            siblings = [
+                {
+                    "rfilename": name,
+                    "size": len(content),
+                    "lfs": {"size": len(content), "sha256": sha256(content), "pointerSize": 100},
+                }
+                for name, content in hub.files[repo].items()
+            ]
+            card = {"license": hub.licences[repo]} if repo in hub.licences else {}
+            body = json.dumps({"id": repo, "sha": COMMIT, "cardData": card, "siblings": siblings}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -134,3 +144,26 @@ def serving(hub: FakeHub) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@contextmanager
+def as_the_hub(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """`hub` in place of the real one, with empty caches in `folder`."""
+    from huggingface_hub import close_session, constants
+
+    monkeypatch.setenv("LLAMASPEC_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
+    with serving(hub) as address:
+        point_at(address, monkeypatch)
+        yield hub
+        close_session()

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from fake.backend import FakeBackend, FakeVocabulary
@@ -329,92 +328,33 @@ def test_first_difference(one: tuple[int, ...], other: tuple[int, ...], place: i
     assert first_difference(one, other) == first_difference(other, one) == place
 
 
-def test_the_script_names_settings() -> None:
-    named = bench_speculation.parse_arguments(
-        ["--set", "C", "--settings", "plain,plain,default,fixed:16:0.75,auto:ngram+model"]
-    ).settings
-    assert named == {
-        "plain": {"mode": "off"},
-        "plain#2": {"mode": "off"},
-        "default": {"mode": "fixed", "draft_max": 3, "draft_min": 0, "p_min": 0.0},
-        "fixed:16:0.75": {"mode": "fixed", "draft_max": 16, "draft_min": 0, "p_min": 0.75},
-        "auto:ngram+model": {"mode": "auto", "drafters": ["ngram", "model"]},
-    }
-    for speculation in named.values():
-        SpeculationSettings.model_validate(speculation)
-    assert list(bench_speculation.parse_arguments(["--set", "smollm2"]).settings) == ["plain", "auto"]
-    grid = bench_speculation.parse_arguments(["--grid"]).settings
-    assert len(grid) == 4 + 8  # fixed:16:0.75 is among the settings already
+def test_a_run_tells_when_its_tokens_came_and_how_wide_its_rounds_were() -> None:
+    machine = Machine()
+    session = FakeSession(machine, "a", 2.0, width=3, prompt_work=5.0)
+    run = compare({"a": session}, HELLO, 8, machine.clock).runs["a"]
+    assert run.times == (0.0, 2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 6.0)
+    assert run.joules is None
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--settings", "plain,fast"],
-        ["--settings", "plain,fixed:a:b"],
-        ["--settings", "default,auto"],
-        ["--settings", "plain"],
-        ["-md", "draft.gguf"],
-        ["-m", "main.gguf", "--set", "A"],
-        ["-n", "1"],
-        ["--repeat", "0"],
-    ],
-)
-def test_the_script_refuses_what_makes_no_sense(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as caught:
-        bench_speculation.parse_arguments(arguments)
-    assert caught.value.code == 2
-    assert "error:" in capsys.readouterr().err
+def test_energy_is_that_of_the_own_turns() -> None:
+    machine = Machine()
+    sessions = {"a": FakeSession(machine, "a", 2.0), "b": FakeSession(machine, "b", 3.0, width=4)}
+    runs = compare(sessions, HELLO, 5, machine.clock, energy=lambda: 10.0 * machine.now).runs
+    assert (runs["a"].joules, runs["b"].joules) == (80.0, 30.0)
 
 
-def test_the_script_tells_how_auto_fared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    trials = [trial("a", "code", plain=10.0, default=12.0, **{"fixed:8:0.5": 16.0}, auto=18.0)]
-    bench_speculation.print_summary(trials)
-    shown = capsys.readouterr().out
-    assert "Best fixed setting: fixed:8:0.5, 1.60× plain." in shown
-    assert "auto: 1.50× default." in shown
-    assert "auto: 1.12× fixed:8:0.5." in shown
-    assert "1.80×" in shown
-    line = bench_speculation.line(trials[0])
-    assert "plain 10.00 tokens/s" in line and "≠" not in line and "others" not in line
-    assert "others used 40% of the machine" in bench_speculation.line(trials[0], 0.4)
-    bench_speculation.write_json(tmp_path / "r.json", {"n_predict": 8}, trials)
-    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
-    assert '"overall": 1.8' in (tmp_path / "r.json").read_text(encoding="utf-8")
+def test_who_asks_to_stop_ends_it_between_two_turns() -> None:
+    machine, log = Machine(), list[str]()
+    sessions = {name: FakeSession(machine, name, 1.0, log=log) for name in ("a", "b")}
+    with pytest.raises(KeyboardInterrupt):
+        compare(sessions, HELLO, 9, machine.clock, should_stop=lambda: len(log) == 5)
+    assert len(log) == 5
+    assert sessions["a"].closed == sessions["b"].closed == 1
 
 
-def test_what_is_learnt_stays_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    monkeypatch.delenv("LLAMASPEC_CACHE", raising=False)
-    with bench_speculation.cache_at(tmp_path):
-        assert os.environ["LLAMASPEC_CACHE"] == str(tmp_path)
-    assert "LLAMASPEC_CACHE" not in os.environ
-    monkeypatch.setenv("LLAMASPEC_CACHE", "mine")
-    with bench_speculation.cache_at(tmp_path):
-        pass
-    with bench_speculation.cache_at(None):
-        assert os.environ["LLAMASPEC_CACHE"] == "mine"
-
-
-def test_load_of_others_is_what_is_neither_idle_nor_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    @dataclass
-    class Process:
-        user: float = 0.0
-        system: float = 0.0
-
-        def cpu_times(self) -> "Process":
-            return self
-
-    class Times(NamedTuple):
-        user: float
-        system: float
-        idle: float
-
-    times, ours = [Times(10.0, 1.0, 5.0), Times(17.0, 2.0, 7.0), Times(17.0, 2.0, 7.0)], Process()
-    monkeypatch.setattr("psutil.Process", lambda: ours)
-    monkeypatch.setattr("psutil.cpu_times", lambda: times.pop(0))
-    load = bench_speculation.OtherLoad()
-    ours.user = 6.0
-    assert load.share() == pytest.approx(0.2)  # 2 of 10 seconds
-    assert load.share() == 0.0
+def test_the_script_hands_a_set_on_to_the_command(tmp_path: Path) -> None:
+    (tmp_path / "main.gguf").touch()
+    words = ["--set", "C", "--published", str(tmp_path / "main.gguf"), "draft.gguf", "--settings", "auto"]
+    handed_on = bench_speculation.bench_arguments([*words, "-n", "8"])
+    pair = ["-m", str(tmp_path / "main.gguf"), "-md", "draft.gguf"]
+    assert handed_on == ["bench", *pair, "--settings", "auto", "-n", "8"]

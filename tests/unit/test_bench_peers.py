@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import bench_peers
 import peer_runs
-from local_server import ServerFailed
 from peer_runs import Run, RunFailed
+
+from llamaspec.errors import ServerError
 
 PROMPT = "<|im_start|>user\nSay \\n.<|im_end|>\n<|im_start|>assistant\n"
 SIMPLE_LOG = """\
@@ -108,7 +109,7 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 def test_a_server_is_asked_and_ended() -> None:
     with peer_runs.serving([sys.executable, "-c", FAKE_SERVER]) as complete:
         assert json.loads(complete({"prompt": "é"})) == {"prompt": "é"}
-        with pytest.raises(ServerFailed, match="answered 400"):
+        with pytest.raises(ServerError, match="answered 400"):
             complete({"prompt": ""})
     with pytest.raises(OSError):
         complete({"prompt": "é"})
@@ -117,7 +118,7 @@ def test_a_server_is_asked_and_ended() -> None:
 def test_a_server_that_does_not_start_says_why() -> None:
     program = "import sys; sys.exit('no such model')"
     command = [sys.executable, "-c", program]
-    with pytest.raises(ServerFailed, match="no such model"), peer_runs.serving(command):
+    with pytest.raises(ServerError, match="no such model"), peer_runs.serving(command):
         pass
 
 

@@ -18,11 +18,13 @@ import bench_server
 import server_load
 import server_results
 import server_tables
-from local_server import ServerFailed, started
-from server_load import Answer, Stall, Stream, Task
+from server_load import Stall
 from server_results import Disturbance, Load
 
+from llamaspec.bench.local_server import LocalServer
+from llamaspec.bench.streaming import Answer, Stream, Task, ask
 from llamaspec.bench.workload import Prompt
+from llamaspec.errors import ServerError
 
 PROMPTS = [
     Prompt(name="a", kind="code", prompt="Write a."),
@@ -43,12 +45,12 @@ def line_of(subject: str, *more: str) -> list[str]:
 
 def chunk(content: str | None = None, finish: str | None = None, **more: object) -> str:
     delta = {} if content is None else {"content": content}
-    return "data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more})
+    return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more})
 
 
 def last_chunk(prompt_tokens: int = 3, tokens: int = 2, **timings: int) -> str:
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
-    return "data: " + json.dumps({"choices": [], "usage": usage, "timings": timings})
+    return json.dumps({"choices": [], "usage": usage, "timings": timings})
 
 
 def answer(
@@ -145,7 +147,7 @@ http.server.HTTPServer((sys.argv[sys.argv.index("--host") + 1], port), Handler).
 
 
 def test_a_server_is_well_within_its_block_and_gone_after_it() -> None:
-    with started("mine", [sys.executable, "-c", SERVER], os.environ) as server:
+    with LocalServer("mine", [sys.executable, "-c", SERVER], os.environ) as server:
         assert httpx.get(f"{server.url}/health", trust_env=False).status_code == 200
         assert psutil.pid_exists(server.pid)
         assert "listening" in str(server.failure("is watched"))
@@ -155,19 +157,19 @@ def test_a_server_is_well_within_its_block_and_gone_after_it() -> None:
 def test_a_server_that_does_not_load_says_why() -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such model')"]
     with (
-        pytest.raises(ServerFailed, match=r"mine ended with 1: .*\nno such model"),
-        started("mine", command, os.environ),
+        pytest.raises(ServerError, match=r"mine ended with 1: .*\nno such model"),
+        LocalServer("mine", command, os.environ),
     ):
         pass
 
 
 def test_a_failed_request_is_told_with_the_log_of_the_server() -> None:
-    with started("mine", [sys.executable, "-c", SERVER], os.environ) as server:
+    with LocalServer("mine", [sys.executable, "-c", SERVER], os.environ) as server:
 
         async def count(http: httpx.AsyncClient) -> int:
             return await server_load.count_tokens(http, "abc")
 
-        with pytest.raises(ServerFailed, match=r"(?s)mine failed: .*501.*listening"):
+        with pytest.raises(ServerError, match=r"(?s)mine failed: .*501.*listening"):
             bench_server.within(server, count)
 
 
@@ -207,19 +209,17 @@ def test_a_long_text_goes_over_the_workload_as_often_as_it_takes() -> None:
 
 def test_an_answer_is_read_out_of_its_stream() -> None:
     stream = Stream("a", 1.0)
-    lines = [
-        'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": null}}]}',
-        "",
-        ": ping",
+    events = [
+        '{"choices": [{"index": 0, "delta": {"role": "assistant", "content": null}}]}',
         chunk("Hel"),
         chunk(""),
         chunk("lo"),
         chunk(finish="length"),
         last_chunk(7, 3, draft_n=5, draft_n_accepted=4),
-        "data: [DONE]",
+        "[DONE]",
     ]
-    for number, line in enumerate(lines):
-        stream.feed(line, 2.0 + number)
+    for number, data in enumerate(events):
+        stream.feed(data, 4.0 + number)
     read = stream.answer()
     assert (read.prompt_tokens, read.tokens, read.drafted, read.accepted) == (7, 3, 5, 4)
     assert (read.arrivals, read.ended, read.finish) == ((5.0, 7.0), 10.0, "length")
@@ -228,31 +228,23 @@ def test_an_answer_is_read_out_of_its_stream() -> None:
 
 def test_a_server_without_drafts_has_drafted_nothing() -> None:
     stream = Stream("a", 0.0)
-    for line in (chunk(finish="stop"), last_chunk(), "data:[DONE]"):
-        stream.feed(line, 1.0)
+    for data in (chunk(finish="stop"), last_chunk(), "[DONE]"):
+        stream.feed(data, 1.0)
     read = stream.answer()
     assert (read.drafted, read.accepted, read.first_token_seconds, read.gaps) == (0, 0, None, [])
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [chunk("a"), chunk(finish="stop"), last_chunk()],
-        [chunk("a"), chunk(finish="stop"), "data: [DONE]"],
-        [chunk("a"), last_chunk(), "data: [DONE]"],
-    ],
-)
-def test_an_answer_that_breaks_off_is_no_answer(lines: list[str]) -> None:
+def test_an_answer_that_breaks_off_is_no_answer() -> None:
     stream = Stream("a", 0.0)
-    for line in lines:
-        stream.feed(line, 1.0)
-    with pytest.raises(ServerFailed, match="broke off after 1 pieces"):
+    for data in (chunk("a"), last_chunk()):
+        stream.feed(data, 1.0)
+    with pytest.raises(ServerError, match="broke off after 1 pieces"):
         stream.answer()
 
 
 def test_an_error_within_a_stream_is_told() -> None:
-    with pytest.raises(ServerFailed, match="out of memory"):
-        Stream("a", 0.0).feed('data: {"error": {"message": "out of memory"}}', 1.0)
+    with pytest.raises(ServerError, match="out of memory"):
+        Stream("a", 0.0).feed('{"error": {"message": "out of memory"}}', 1.0)
 
 
 class Pieces(httpx.AsyncByteStream):
@@ -261,7 +253,7 @@ class Pieces(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._parts():
-            yield f"{part}\n\n".encode()
+            yield f"data: {part}\n\n".encode()
 
 
 def talking_to(
@@ -272,7 +264,8 @@ def talking_to(
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(json.loads(request.content))
-        return httpx.Response(200, stream=Pieces(reply(seen[-1]["messages"][0]["content"])))
+        pieces = Pieces(reply(seen[-1]["messages"][0]["content"]))
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=pieces)
 
     return httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url="http://server"), seen
 
@@ -288,7 +281,7 @@ def test_every_client_asks_one_thing_after_the_other() -> None:
             await asyncio.sleep(0)
             yield chunk(text)
             under_way -= 1
-            for part in (chunk(finish="stop"), last_chunk(), "data: [DONE]"):
+            for part in (chunk(finish="stop"), last_chunk(), "[DONE]"):
                 yield part
 
         return parts
@@ -323,7 +316,7 @@ def test_the_long_prompt_comes_when_the_stream_is_under_way() -> None:
             if text == "long":
                 read.set()
             order.append(f"{text} ends")
-            for part in (chunk(finish="stop"), last_chunk(), "data: [DONE]"):
+            for part in (chunk(finish="stop"), last_chunk(), "[DONE]"):
                 yield part
 
         return parts
@@ -354,9 +347,9 @@ def test_a_refusal_is_told_with_its_reason() -> None:
 
     async def run() -> None:
         async with httpx.AsyncClient(transport=httpx.MockTransport(refuse), base_url="http://server") as http:
-            await server_load.ask(http, Task("a", "a", 9))
+            await ask(http, Task("a", "a", 9))
 
-    with pytest.raises(ServerFailed, match="503: queue full"):
+    with pytest.raises(ServerError, match="503: queue full"):
         asyncio.run(run())
 
 
@@ -420,7 +413,7 @@ def test_the_summary_keeps_tests_apart_and_pairs_rounds_by_number() -> None:
 
 def test_servers_that_read_other_prompts_are_not_compared() -> None:
     server_results.check_prompts([a_load("x", 0, 10), a_load("y", 1, 10, prompt=4)])
-    with pytest.raises(ServerFailed, match=r"\{'x': 3, 'y': 4\}"):
+    with pytest.raises(ServerError, match=r"\{'x': 3, 'y': 4\}"):
         server_results.check_prompts([a_load("x", 0, 10), a_load("y", 0, 10, prompt=4)])
 
 

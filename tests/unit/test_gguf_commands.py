@@ -9,7 +9,8 @@ from gguf_files import VOCAB, tiny_jamba, tiny_llama
 from typer.testing import CliRunner
 
 from llamaspec.cli import app
-from llamaspec.cli.check import _quantize_command, _verdict
+from llamaspec.cli.check import _verdict
+from llamaspec.cli.shell import command
 from llamaspec.cli.show import show
 from llamaspec.console.tables import human_bytes, human_count
 from llamaspec.control.breakeven import break_even
@@ -56,7 +57,7 @@ def test_verdicts_for_people() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="another shell quotes in another way")
 def test_a_command_can_be_pasted() -> None:
-    assert _quantize_command("my models/x.gguf", "Q4_0") == "llamaspec quantize 'my models/x.gguf' Q4_0"
+    assert command("quantize", "my models/x.gguf", "Q4_0") == "llamaspec quantize 'my models/x.gguf' Q4_0"
 
 
 def test_show_prints_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +76,7 @@ def test_show_prints_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_numbers_for_people() -> None:
     assert human_bytes(512) == "512 B"
     assert human_bytes(1117320768) == "1.04 GiB"
+    assert human_bytes(1020 << 20) == "1020 MiB"
     assert human_bytes(1 << 43) == "8 TiB"
     assert human_count(999) == "999"
     assert human_count(1777088000) == "1.78 B"

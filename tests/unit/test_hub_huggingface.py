@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_fakes import COMMIT, CONTENT, FakeHub, serving, sha256
+from hub_fakes import COMMIT, CONTENT, FakeHub, as_the_hub, point_at, sha256
 
 from llamaspec.errors import (
     DiskFullError,
@@ -22,29 +22,13 @@ from llamaspec.hub.sources import HubMirror, ModelSource
 SHARDS = ("s-Q8_0-00001-of-00002.gguf", "s-Q8_0-00002-of-00002.gguf")
 
 
-def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    from huggingface_hub import close_session, constants
-
-    monkeypatch.setenv("LLAMASPEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     fake = FakeHub(
         {"owner/repo": {"a-Q4_0.gguf": CONTENT, **dict.fromkeys(SHARDS, b"shard" * 100), "README.md": b"#"}}
     )
-    with serving(fake) as address:
-        point_at(address, monkeypatch)
+    with as_the_hub(fake, tmp_path, monkeypatch):
         yield fake
-        close_session()
 
 
 def test_a_file_comes_into_the_hubs_own_cache_and_is_then_used_without_network(

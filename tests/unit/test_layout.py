@@ -33,6 +33,7 @@ TABLE: dict[str, set[str]] = {
         "machine",
         "provenance",
         "figures",
+        "closing",
         "engine",
         "control",
         "native",
@@ -43,7 +44,11 @@ TABLE: dict[str, set[str]] = {
         "gguf",
     },
     "llamaspec": BASE | {"session", "profiles", "native.devices"},
-    "console": {"events", "stats", "errors", "figures"},
+    "console": {
+        *("events", "stats", "errors", "figures", "doctor.check"),
+        *("bench.report", "bench.remote_report", "bench.sentences", "bench.tables"),
+        *("bench.tuning", "bench.pick"),
+    },
     "server": BASE | {"llamaspec", "session", "engine", "decode", "closing", "templates"},
     "bench": BASE
     | {
@@ -57,13 +62,27 @@ TABLE: dict[str, set[str]] = {
         "provenance",
         "figures",
         "native.devices",
+        "native.quantize",
+        "closing",
     },
-    "chat": BASE | {"session", "profiles"},
+    "chat": BASE | {"session", "profiles", "bench.naming"},
     "doctor": BASE
-    | {"llamaspec", "session", "profiles", "engine", "hub", "gguf", "machine", "provenance", "native"},
+    | {
+        "llamaspec",
+        "session",
+        "profiles",
+        "interpreter",
+        "hub",
+        "gguf",
+        "bench.bandwidth",
+        "bench.roofline",
+        "native.devices",
+    },
     "machine": {"native.devices", "native.api", "provenance"},
     "session": BASE
     | {
+        "machine",
+        "provenance",
         "closing",
         "control",
         "engine",

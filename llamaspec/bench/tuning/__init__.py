@@ -1,0 +1,1 @@
+"""The search for the settings that suit a machine and a pair: pure but for `live` and `journal`."""

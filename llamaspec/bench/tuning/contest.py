@@ -1,0 +1,172 @@
+"""Successive halving: challengers race the one that has won so far, and the slower half drops out.
+
+After Jamieson and Talwalkar (2016), "Non-stochastic best arm identification", with paired heats in place of
+training epochs. Whoever is left at the end has to be faster beyond the noise.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from llamaspec.bench.tuning.candidates import Candidate, Stage
+from llamaspec.bench.tuning.race import Pace, Tally
+from llamaspec.bench.workload import Prompt
+from llamaspec.figures import FEWEST, Ratio
+
+WON, FASTER, SLOWER, NO_GAIN, HALVED, UNCLEAR, NOT_TRIED, FAILED = (
+    "won",
+    "faster",
+    "slower",
+    "no gain beyond the noise",
+    "others were faster",
+    "not clear in the time there was",
+    "no time",
+    "failed",
+)
+
+MOST_HEATS = 10
+"""Most prompts of one contest."""
+
+_HEATS = 2  # of a challenger between two cuts
+_HOPELESS = 0.9
+_HOPELESS_AFTER = 2
+_WORTH_IT = 1.01
+_DOUBTFUL_AFTER = 4
+_READING_KEPT = 0.9  # of the reading speed, by whoever writes faster
+_WRITING_KEPT = 0.98  # and the reverse
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a change: its ratios are to what had won before it, not to the default."""
+
+    stage: str
+    change: Candidate
+    writing: Ratio | None
+    reading: Ratio | None
+    outcome: str
+
+
+class Contest:
+    """One stage: `run` it, again where it is `open` and there is more time, then see `winner` and `tried`.
+
+    `challengers` are the changes that it is about, each with the candidate that it makes of the incumbent.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        incumbent: Candidate,
+        challengers: Sequence[tuple[Candidate, Candidate]],
+        prompts: Sequence[Prompt],
+        pace: Pace,
+        on_heat: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.winner: Candidate | None = None
+        self._stage = stage
+        self._incumbent = incumbent
+        self._changes = {candidate.key: change for change, candidate in challengers}
+        self._alive = [candidate for _, candidate in challengers]
+        self._candidates = tuple(self._alive)
+        self._prompts = prompts[:MOST_HEATS]
+        self._pace = pace
+        self._tally = Tally(incumbent)
+        self._on_heat = on_heat
+        self._dropped: dict[str, str] = {}
+
+    def run(self, n_predict: int, capacity: int, until: float, limit: float) -> None:
+        """Race until one is left and is clear, the prompts are used up, or the time `until` has come.
+
+        The first heats are run even then, unless the `limit` of all contests has come: without them nothing
+        is known at all.
+        """
+        while self._prompts and self._alive and self.winner is None:
+            count = _HEATS if len(self._alive) > 1 else 1
+            batch, self._prompts = self._prompts[:count], self._prompts[count:]
+            if not self._race(batch, n_predict, capacity, until if self._tally.writing else limit):
+                break
+            self._cut()
+        if self.winner is None and self._alive:
+            best = max(self._alive, key=self._value)
+            if self._judge(best) == FASTER:
+                self.winner = best
+            elif not self._prompts:
+                for candidate in list(self._alive):
+                    self._drop(candidate, NO_GAIN)
+
+    @property
+    def open(self) -> tuple[Candidate, ...]:
+        """Changes of which it is not clear yet what they are worth."""
+        return () if self.winner else tuple(self._changes[one.key] for one in self._alive)
+
+    @property
+    def tried(self) -> Iterator[Tried]:
+        for candidate in self._candidates:
+            key = candidate.key
+            writing = self._tally.ratio(candidate)
+            if key in self._tally.failed:
+                outcome = f"{FAILED}: {self._tally.failed[key]}"
+            elif candidate is self.winner:
+                outcome = WON
+            else:
+                outcome = self._dropped.get(key) or (UNCLEAR if writing else NOT_TRIED)
+            reading = self._tally.ratio(candidate, "reading")
+            yield Tried(self._stage.name, self._changes[key], writing, reading, outcome)
+
+    def _race(self, batch: Sequence[Prompt], n_predict: int, capacity: int, until: float) -> bool:
+        """Every challenger on every prompt; False where the time ran out."""
+        size = max(1, capacity - 1)
+        for start in range(0, len(self._alive), size):
+            for prompt in batch:
+                group = [
+                    one for one in self._alive[start : start + size] if one.key not in self._tally.failed
+                ]
+                if not group:
+                    break
+                if not self._pace.allows(1 + len(group), until):
+                    return False
+                self._on_heat(", ".join(one.name for one in group))
+                self._tally.add(prompt, self._pace.heat((self._incumbent, *group), prompt, n_predict))
+        return True
+
+    def _cut(self) -> None:
+        """Drop whoever has failed or lost, then the slower half; or crown the last."""
+        last = len(self._alive) == 1
+        for candidate in list(self._alive):
+            verdict = self._judge(candidate)
+            if candidate.key in self._tally.failed:
+                self._alive.remove(candidate)
+            elif verdict in (SLOWER, NO_GAIN):
+                self._drop(candidate, verdict)
+            elif verdict == FASTER and last:
+                self.winner = candidate
+        if len(self._alive) > 1:
+            order = sorted(self._alive, key=self._value, reverse=True)
+            for candidate in order[(len(order) + 1) // 2 :]:
+                self._drop(candidate, HALVED)
+
+    def _drop(self, candidate: Candidate, why: str) -> None:
+        self._alive.remove(candidate)
+        self._dropped[candidate.key] = why
+
+    def _value(self, candidate: Candidate) -> float:
+        found = self._tally.ratio(candidate, self._stage.goal)
+        return found.value if found else 0.0
+
+    def _judge(self, candidate: Candidate) -> str:
+        """FASTER, SLOWER, NO_GAIN, or nothing while it is open."""
+        found = self._tally.ratio(candidate, self._stage.goal)
+        if found is None:
+            return ""
+        if found.verdict == "slower" or (found.count >= _HOPELESS_AFTER and found.value < _HOPELESS):
+            return SLOWER
+        if found.verdict == "faster":
+            return FASTER if self._keeps_the_rest(candidate) else SLOWER
+        if found.count >= max(FEWEST, _DOUBTFUL_AFTER) and found.value < _WORTH_IT:
+            return NO_GAIN
+        return ""
+
+    def _keeps_the_rest(self, candidate: Candidate) -> bool:
+        """What a stage is not about may not be paid for it."""
+        about_writing = self._stage.goal == "writing"
+        other = self._tally.ratio(candidate, "reading" if about_writing else "writing")
+        return other is None or other.value >= (_READING_KEPT if about_writing else _WRITING_KEPT)
