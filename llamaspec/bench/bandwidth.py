@@ -28,7 +28,7 @@ def passes(threads: int, most_bytes: int = _MOST_BYTES) -> Iterator[float]:
     """Bytes per second of one pass after the other over a block that no cache holds, without end.
 
     Decoding reads each weight once and writes next to nothing. So does the largest of an array of
-    short integers, which NumPy finds with vector instructions on all processors and without holding Python's
+    32-bit integers, which NumPy finds with vector instructions on all processors and without holding Python's
     lock. Each thread reads what it
     has written itself: on machines with several memory nodes that is near to it.
     """

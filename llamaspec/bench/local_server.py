@@ -69,8 +69,9 @@ class LocalServer(Closing):
         return f"http://{HOST}:{self.port}"
 
     def failure(self, what: str) -> ServerError:
-        """An error that says so, with the end of the server's log."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        """An error that says so, with the end of the server's log while there is one."""
+        log = self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
+        lines = log.splitlines()
         return ServerError("\n".join([f"{self.name} {what}", *lines[-_LOG_LINES:]]))
 
     def post(self, path: str, body: Mapping[str, Any]) -> bytes:

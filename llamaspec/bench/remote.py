@@ -119,10 +119,11 @@ def api_url(url: str) -> str:
     like = "Give one like http://127.0.0.1:8080/v1."
     try:
         parsed = httpx.URL(url.strip())
-    except httpx.InvalidURL:
+        has_host = bool(parsed.host)
+    except (httpx.InvalidURL, UnicodeError):
         raise UsageError(f"{one_line(url)!r} is no address of a server.", like) from None
     port_is_one = parsed.port is None or 0 < parsed.port < 1 << 16
-    if parsed.scheme not in ("http", "https") or not parsed.host or not port_is_one or len(url.split()) > 1:
+    if parsed.scheme not in ("http", "https") or not has_host or not port_is_one or len(url.split()) > 1:
         raise UsageError(f"{one_line(url)!r} is no address of a server.", like)
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise UsageError(
@@ -227,7 +228,8 @@ async def _models(http: httpx.AsyncClient) -> tuple[str, list[str] | None]:
     with translated(_LIST_SECONDS):
         async with asyncio.timeout(_LIST_SECONDS):
             response = await http.get("models")
-    server = one_line(response.headers.get("server") or "unnamed")
+    named = response.headers.get("server")
+    server = one_line(named) if named else ""
     if response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         return server, None
     await check_status(response)

@@ -119,7 +119,9 @@ class Conversing(Closing):
             case Command("multi"):
                 self._send(reader.read_block() or "")
             case Command("edit", text):
-                self._send(edited(text))
+                written = edited(text)
+                self._screen.note(f"> {written.strip()}")
+                self._send(written)
             case Command("help"):
                 self._screen.table(
                     (f"/{form.name} {form.takes}".rstrip(), form.does) for form in FORMS.values()

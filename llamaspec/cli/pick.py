@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llamaspec.cli import completion
 from llamaspec.cli import options as o
 
 if TYPE_CHECKING:
@@ -35,11 +36,19 @@ def _option(*names: str, help: str, **more: Any) -> Any:
 @o.takes_runtime
 def pick(
     context: typer.Context,
-    main: Annotated[str, typer.Argument(metavar="MAIN", help="The main model: a path or a hub reference.")],
+    main: Annotated[
+        str,
+        typer.Argument(
+            metavar="MAIN",
+            autocompletion=completion.models,
+            help="The main model: a path or a hub reference.",
+        ),
+    ],
     drafts: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[DRAFT]...",
+            autocompletion=completion.models,
             help="Drafts to rank, likewise, besides those in the caches and beside the main model.",
             show_default=False,
         ),
@@ -53,6 +62,7 @@ def pick(
         _option(
             "--workload",
             metavar="FILE|KIND",
+            autocompletion=completion.kinds_of_work,
             help="Prompts to measure with, or a kind of the shipped ones; several add up.",
             show_default=False,
         ),

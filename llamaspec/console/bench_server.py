@@ -59,14 +59,12 @@ def print_server_report(report: ServerReport) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print()
-    console.print(f"{report.model} at {report.url} ({report.server})", style="bold", markup=False)
+    server = f" ({report.server})" if report.server else ""
+    console.print(f"{report.model} at {report.url}{server}", style="bold", markup=False)
     work = report.work
     rounds = "once" if work.repeat == 1 else f"{work.repeat} times"
-    console.print(
-        f"{work.name}: {work.prompts} prompts, {rounds}, at most {work.n_predict} tokens each",
-        style="dim",
-        markup=False,
-    )
+    asked = f"{work.name}: {work.prompts} prompts, {rounds}, at most {work.n_predict} tokens each"
+    console.print(asked, style="dim", markup=False)
     console.print()
     print_table(level_table(report), _notes(report))
     for level in report.levels:

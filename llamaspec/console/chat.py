@@ -114,7 +114,7 @@ class AnswerView:
 
 def turn_line(stats: Stats, reason: FinishReason, context_size: int) -> str:
     """What an answer came to, in a line."""
-    told = [f"{stats.predicted_tokens:,} tokens"]
+    told = [f"{stats.predicted_tokens:,} token{'' if stats.predicted_tokens == 1 else 's'}"]
     if speed := stats.tokens_per_second:
         told[0] += f" at {speed:.1f}/s"
     if stats.acceptance_rate is not None:

@@ -313,7 +313,7 @@ def test_an_answer_without_an_end_is_a_timeout() -> None:
         endless = "Write b." in body["messages"][0]["content"]
         return StreamingResponse(silent(), media_type="text/event-stream") if endless else whole()
 
-    report = Fake(reply).measured(concurrency=(3,), timeout=0.5)
+    report = Fake(reply).measured(concurrency=(3,), timeout=1.5)
     assert [(each.kind, each.count) for each in report.levels[0].failures] == [("timeout", 1)]
 
 

@@ -194,6 +194,16 @@ def test_the_context_is_told_of_in_words_of_a_conversation(model: str) -> None:
     assert "/trim" in error.hint
 
 
+def test_a_full_context_is_made_room_in(model: str, tmp_path: Path) -> None:
+    done = chat(model, "one", "/trim", "two", flags=("-n", "-1"))
+    assert done.exit_code == 0, done.output
+    assert "the context is full: /trim makes room" in done.stderr
+    assert "Turns dropped: 1, kept: 0" in done.stderr
+    [conversation] = kept(tmp_path).values()
+    assert questions(conversation) == ["two"]
+    assert isinstance(chat(model, "one", "two", flags=("-n", "-1")).exception, ContextError)
+
+
 def test_flags_that_make_no_sense(model: str, tmp_path: Path) -> None:
     assert isinstance(chat(model, flags=("-c",)).exception, UsageError)
     assert isinstance(chat(model, flags=("-c", "--load", "x")).exception, UsageError)

@@ -111,7 +111,7 @@ def test_a_server_is_asked_and_ended() -> None:
         assert json.loads(complete({"prompt": "é"})) == {"prompt": "é"}
         with pytest.raises(ServerError, match="answered 400"):
             complete({"prompt": ""})
-    with pytest.raises(OSError):
+    with pytest.raises(ServerError, match="does not answer"):
         complete({"prompt": "é"})
 
 

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import platform
 import zipfile
 from pathlib import Path
@@ -29,6 +30,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(getpass, "getuser", lambda: USER)
     monkeypatch.setattr(platform, "node", lambda: f"{HOST}.corp.example")
     monkeypatch.setattr(Path, "home", lambda: home)
+    for name in [name for name in os.environ if name.startswith(("LLAMASPEC_", "HF_"))]:
+        monkeypatch.delenv(name)
     for name, value in {
         "LLAMASPEC_CONFIG": str(home / "My Secret Plan"),
         "LLAMASPEC_CACHE": str(home / "cache"),

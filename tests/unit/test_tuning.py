@@ -288,6 +288,7 @@ def names(scope: Scope, profile: Profile = PROFILE) -> dict[str, list[str]]:
 def test_only_what_differs_is_tried() -> None:
     two_cores = names(Scope(cores=2, processors=2, has_draft=True))
     assert two_cores["threads"] == ["threads 1"]
+    assert "batch threads" not in two_cores
     assert "draft" not in two_cores and "placement" not in two_cores and "KV cache" not in two_cores
     assert "auto" not in two_cores["speculation"], "the default is auto"
     fixed = overlay(PROFILE, {"speculation": {"mode": "fixed", "draft_max": 4}})

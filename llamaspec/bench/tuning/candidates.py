@@ -11,6 +11,8 @@ from llamaspec.profiles import Profile, overlay
 
 DEFAULT = "default"
 
+_LARGE = 8  # cores, of which some may be slow ones
+
 Goal = Literal["writing", "reading"]
 """What a stage is about: tokens generated, or tokens of the prompt read, per second."""
 
@@ -102,7 +104,7 @@ def _all_stages(scope: Scope, named_threads: int | str) -> list[Stage]:
     threads = scope.cores if isinstance(named_threads, str) else named_threads
     # A prompt is read by the threads for batches: those stay, whatever single tokens are generated with.
     of_one = [_runtime(f"threads {n}", threads=n, threads_batch=threads) for n in _thread_counts(scope)]
-    of_many = [_runtime(f"batch threads {n}", threads_batch=n) for n in _thread_counts(scope)]
+    of_many = [_runtime(f"batch threads {n}", threads_batch=n) for n in _batch_thread_counts(scope)]
     placed = [
         _runtime("draft on the CPU", gpu_layers_draft=0),
         _runtime("main model on the CPU", gpu_layers=0),
@@ -120,11 +122,11 @@ def _all_stages(scope: Scope, named_threads: int | str) -> list[Stage]:
     return [
         Stage("placement", tuple(placed if scope.has_gpu else ())),
         Stage("threads", tuple(() if scope.offloaded else of_one)),
-        Stage("batch threads", tuple(() if scope.offloaded else of_many), "reading"),
         Stage("flash attention", tuple(flash)),
         Stage("KV cache", tuple(caches if scope.lossy_kv else ())),
         Stage("draft", tuple(smaller)),
         Stage("speculation", tuple(_speculations(scope.has_draft))),
+        Stage("batch threads", tuple(() if scope.offloaded else of_many), "reading"),
         Stage("batch size", tuple(batches), "reading"),
     ]
 
@@ -132,6 +134,12 @@ def _all_stages(scope: Scope, named_threads: int | str) -> list[Stage]:
 def _thread_counts(scope: Scope) -> list[int]:
     fewer = (scope.cores // 2, scope.cores * 3 // 4, scope.cores - 1)
     return sorted({count for count in (*fewer, scope.cores, scope.processors) if count >= 1})
+
+
+def _batch_thread_counts(scope: Scope) -> list[int]:
+    """Batches are arithmetic: more threads than cores may pay, far fewer don't."""
+    large = scope.cores >= _LARGE
+    return sorted({scope.cores, scope.processors, *([scope.cores * 3 // 4] if large else [])})
 
 
 def _speculations(has_draft: bool) -> list[Candidate]:

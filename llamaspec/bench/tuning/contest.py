@@ -1,16 +1,17 @@
-"""Successive halving: challengers race the one that has won so far, and the slower half drops out.
+"""Successive halving: challengers race the one that has won so far, and the slower ones drop out.
 
 After Jamieson and Talwalkar (2016), "Non-stochastic best arm identification", with paired heats in place of
-training epochs. Whoever is left at the end has to be faster beyond the noise.
+training epochs; a third stays, as in Li et al. (2018), "Hyperband". Whoever is left has to be faster beyond
+the noise, in heats that it was not selected by: the best of several has had luck in those.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llamaspec.bench.tuning.candidates import Candidate, Stage
+from llamaspec.bench.tuning.candidates import Candidate, Goal, Stage
 from llamaspec.bench.tuning.race import Pace, Tally
 from llamaspec.bench.workload import Prompt
-from llamaspec.figures import FEWEST, Ratio
+from llamaspec.figures import Ratio
 
 WON, FASTER, SLOWER, NO_GAIN, HALVED, UNCLEAR, NOT_TRIED, FAILED = (
     "won",
@@ -23,14 +24,16 @@ WON, FASTER, SLOWER, NO_GAIN, HALVED, UNCLEAR, NOT_TRIED, FAILED = (
     "failed",
 )
 
-MOST_HEATS = 10
+MOST_HEATS = 12
 """Most prompts of one contest."""
 
 _HEATS = 2  # of a challenger between two cuts
+_KEPT = 3  # one of so many stays
+_FEWEST_HEATS = 4  # to win in
+_MANY_LOOKS = 1.5  # times the interval of a single look: it is looked at after every heat
 _HOPELESS = 0.9
 _HOPELESS_AFTER = 2
 _WORTH_IT = 1.01
-_DOUBTFUL_AFTER = 4
 _READING_KEPT = 0.9  # of the reading speed, by whoever writes faster
 _WRITING_KEPT = 0.98  # and the reverse
 
@@ -70,6 +73,7 @@ class Contest:
         self._prompts = prompts[:MOST_HEATS]
         self._pace = pace
         self._tally = Tally(incumbent)
+        self._fresh = Tally(incumbent)  # since the last selection
         self._on_heat = on_heat
         self._dropped: dict[str, str] = {}
 
@@ -102,14 +106,14 @@ class Contest:
     def tried(self) -> Iterator[Tried]:
         for candidate in self._candidates:
             key = candidate.key
-            writing = self._tally.ratio(candidate)
+            writing = self._ratio(candidate, "writing")
             if key in self._tally.failed:
                 outcome = f"{FAILED}: {self._tally.failed[key]}"
             elif candidate is self.winner:
                 outcome = WON
             else:
                 outcome = self._dropped.get(key) or (UNCLEAR if writing else NOT_TRIED)
-            reading = self._tally.ratio(candidate, "reading")
+            reading = self._ratio(candidate, "reading")
             yield Tried(self._stage.name, self._changes[key], writing, reading, outcome)
 
     def _race(self, batch: Sequence[Prompt], n_predict: int, capacity: int, until: float) -> bool:
@@ -124,12 +128,14 @@ class Contest:
                     break
                 if not self._pace.allows(1 + len(group), until):
                     return False
-                self._on_heat(", ".join(one.name for one in group))
-                self._tally.add(prompt, self._pace.heat((self._incumbent, *group), prompt, n_predict))
+                self._on_heat(", ".join(self._changes[one.key].name for one in group))
+                heat = self._pace.heat((self._incumbent, *group), prompt, n_predict)
+                self._tally.add(prompt, heat)
+                self._fresh.add(prompt, heat)
         return True
 
     def _cut(self) -> None:
-        """Drop whoever has failed or lost, then the slower half; or crown the last."""
+        """Drop whoever has failed or lost, then all but the fastest third; or crown the last."""
         last = len(self._alive) == 1
         for candidate in list(self._alive):
             verdict = self._judge(candidate)
@@ -141,12 +147,17 @@ class Contest:
                 self.winner = candidate
         if len(self._alive) > 1:
             order = sorted(self._alive, key=self._value, reverse=True)
-            for candidate in order[(len(order) + 1) // 2 :]:
+            for candidate in order[-(-len(order) // _KEPT) :]:
                 self._drop(candidate, HALVED)
+            self._fresh = Tally(self._incumbent)
 
     def _drop(self, candidate: Candidate, why: str) -> None:
         self._alive.remove(candidate)
         self._dropped[candidate.key] = why
+
+    def _ratio(self, candidate: Candidate, goal: Goal) -> Ratio | None:
+        """By what it was not selected by, as far as there is any."""
+        return self._fresh.ratio(candidate, goal) or self._tally.ratio(candidate, goal)
 
     def _value(self, candidate: Candidate) -> float:
         found = self._tally.ratio(candidate, self._stage.goal)
@@ -154,19 +165,20 @@ class Contest:
 
     def _judge(self, candidate: Candidate) -> str:
         """FASTER, SLOWER, NO_GAIN, or nothing while it is open."""
-        found = self._tally.ratio(candidate, self._stage.goal)
-        if found is None:
+        whole = self._tally.ratio(candidate, self._stage.goal)
+        fresh = self._fresh.ratio(candidate, self._stage.goal)
+        if whole is None:
             return ""
-        if found.verdict == "slower" or (found.count >= _HOPELESS_AFTER and found.value < _HOPELESS):
+        if whole.verdict == "slower" or (whole.count >= _HOPELESS_AFTER and whole.value < _HOPELESS):
             return SLOWER
-        if found.verdict == "faster":
+        if fresh is None or fresh.count < _FEWEST_HEATS:
+            return ""
+        if fresh.low > 0.0 and fresh.value > (fresh.value / fresh.low) ** _MANY_LOOKS:
             return FASTER if self._keeps_the_rest(candidate) else SLOWER
-        if found.count >= max(FEWEST, _DOUBTFUL_AFTER) and found.value < _WORTH_IT:
-            return NO_GAIN
-        return ""
+        return NO_GAIN if fresh.value < _WORTH_IT else ""
 
     def _keeps_the_rest(self, candidate: Candidate) -> bool:
         """What a stage is not about may not be paid for it."""
         about_writing = self._stage.goal == "writing"
-        other = self._tally.ratio(candidate, "reading" if about_writing else "writing")
+        other = self._ratio(candidate, "reading" if about_writing else "writing")
         return other is None or other.value >= (_READING_KEPT if about_writing else _WRITING_KEPT)
