@@ -47,7 +47,7 @@ def pick(
     drafts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DRAFT]...",
+            metavar="DRAFT",
             autocompletion=completion.models,
             help="Drafts to rank, likewise, besides those in the caches and beside the main model.",
             show_default=False,
@@ -162,7 +162,7 @@ def _advice(main: str, rows: "Sequence[Option]", chosen: "Option | None") -> tup
         absent = [one for one in rows if not one.here]
         if absent:
             return f"None is here. {absent[0].name} is one to fetch:", command("pull", absent[0].reference)
-        chosen = next(one for one in rows if one.kind == "ngram")
+        return "No draft model for it is known here. N-grams need none:", command("run", "-m", main, "Hello")
     words = ["run", "-m", main]
     if chosen.kind == "model":
         words += ["-md", chosen.reference]
