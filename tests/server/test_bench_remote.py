@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -333,23 +334,26 @@ def test_it_ends_where_nothing_is_answered_any_more() -> None:
     assert report.levels[1].throughput is None
 
 
-def test_an_interrupt_keeps_the_levels_that_are_through() -> None:
-    def interrupt(done: int, total: int, what: str) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
+def interrupt_after(requests: int) -> Callable[[int, int, str], None]:
+    """What Ctrl-C does: a signal, which asyncio turns into a cancellation."""
 
-    report = Fake().measured(concurrency=(1, 2), on_progress=interrupt)
+    def interrupt(done: int, total: int, what: str) -> None:
+        if done == requests:
+            signal.raise_signal(signal.SIGINT)
+
+    return interrupt
+
+
+def test_an_interrupt_keeps_the_levels_that_are_through() -> None:
+    report = Fake().measured(concurrency=(1, 2), on_progress=interrupt_after(5))
     assert [level.clients for level in report.levels] == [1]
     assert not report.complete
     assert "interrupted" in report.findings[0].problem
 
 
 def test_an_interrupt_before_the_first_is_one() -> None:
-    def interrupt(done: int, total: int, what: str) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        Fake().measured(on_progress=interrupt)
+        Fake().measured(on_progress=interrupt_after(1))
 
 
 # what is refused before anything is measured
