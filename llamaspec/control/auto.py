@@ -187,8 +187,10 @@ class AutoCourse:
     def _pace_of(self, name: str, now: _Round) -> DraftPace:
         prices, depth = self._knowledge.prices, now.situation.depth
         checks, single = prices.check.prices(depth), prices.draft.prices(depth)[1]
-        step = self._step(name, now)
-        return DraftPace(self._mood, self._arms[name], now.costs, step, self._rate, checks, single)
+        arm, step = self._arms[name], self._step(name, now)
+        # The text's own rate follows slowly: in a short one that is easy, time would be sold below its worth.
+        rate = max(self._rate, most_gained(now.costs, step, arm.kept))
+        return DraftPace(self._mood, arm, now.costs, step, rate, checks, single)
 
     # Drafters that evaluate a model.
 

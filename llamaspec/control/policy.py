@@ -12,6 +12,7 @@ with which it is reached soonest.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 _NEGLIGIBLE = 0.01  # survival from which on an offer is not looked at
 _SUREST = 0.995  # rate that an offer is believed to go on at
@@ -94,10 +95,13 @@ def best_ahead(
     return most
 
 
-def most_gained(costs: Sequence[float], step: float) -> float:
-    """Tokens per plain round's time that drafts would bring if every token of them were kept.
+def most_gained(costs: Sequence[float], step: float, kept: float = 1.0) -> float:
+    """Tokens per plain round's time that drafts bring at best whose tokens are each kept with one rate.
 
-    The bound of what a drafter with a cost of `step` per token can ever reach here; 1 or less means
-    that it can't pay, however good it is.
+    With all of them kept, it is the bound of what a drafter with a cost of `step` per token can ever reach
+    here; 1 or less means that it can't pay, however good it is.
     """
-    return max((width + 1) / (cost + width * step) for width, cost in enumerate(costs))
+    tokens = accumulate(kept**width for width in range(len(costs)))
+    return max(
+        count / (cost + width * step) for width, (count, cost) in enumerate(zip(tokens, costs, strict=True))
+    )
