@@ -16,8 +16,14 @@ import numpy as np
 from llamaspec.bench.streaming import GREEDY, Answer, Asking, Task, ask, gaps, marked
 from llamaspec.bench.workload import Prompt
 
-ENDLESS = Asking(extras={**GREEDY, "temperature": 0.8, "seed": 1, "ignore_eos": True})
-"""An answer goes on to its limit, and is sampled: greedy text would fall into loops."""
+ENDLESS = Asking(
+    extras={
+        **GREEDY,
+        **{"temperature": 0.8, "seed": 1, "ignore_eos": True},
+        **{"repeat_penalty": 1.2, "repeat_last_n": 512},
+    }
+)
+"""An answer goes on to its limit; sampled, and with repeats made unlikely, or it would fall into loops."""
 
 
 @dataclass(frozen=True, slots=True)
