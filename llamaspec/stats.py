@@ -166,9 +166,14 @@ class Stats:
 
     @property
     def estimated_speedup(self) -> float | None:
-        """Against plain decoding at the price of a plain round as measured here: an estimate."""
+        """Against plain decoding at the price of a plain round as measured here: an estimate.
+
+        No round is quicker than a plain one, so that the tokens of a round bound it, whatever the price says.
+        """
         each = ratio(self.plain_seconds, self.plain_tokens) if self.draft_n else None
-        return each and ratio(each * self.later_tokens, self.predicted_seconds)
+        estimate = each and ratio(each * self.later_tokens, self.predicted_seconds)
+        bound = ratio(self.later_tokens, self.rounds)
+        return estimate and bound and min(estimate, bound)
 
     @property
     def token_latency(self) -> dict[str, float] | None:

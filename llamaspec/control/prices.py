@@ -119,11 +119,16 @@ class Curve:
         return shape.seconds[1] * self.level.value if shape and shape.counts[1] > _COPIED else 0.0
 
     def measure(self, width: int, depth: int, samples: Iterable[float]) -> None:
-        """Enter the median of samples that were taken for this table, at one go."""
+        """Enter the median of samples that were taken for this table, at one go.
+
+        One token takes no longer than several: where it did, something else had the machine.
+        """
         ordered = sorted(samples)
         shape = self._shapes.setdefault(_octave(depth), _Shape())
         shape.seconds[width] = ordered[len(ordered) // 2]
         shape.counts[width] = float(min(3, 1 + len(ordered)))
+        measured = [shape.seconds[other] for other, count in enumerate(shape.counts) if count > _COPIED]
+        shape.seconds[1] = min(shape.seconds[1], *measured) if shape.counts[1] else shape.seconds[1]
         shape.fill()
 
     def observe(self, width: int, depth: int, seconds: float) -> None:

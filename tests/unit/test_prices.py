@@ -37,6 +37,12 @@ def test_of_a_single_width_more_is_guessed_to_cost_more() -> None:
     assert prices[4:] == sorted(set(prices[4:]))
 
 
+def test_one_token_takes_no_longer_than_several() -> None:
+    prices = measured(w1=200.0, w2=30.0, w4=29.0, w8=60.0).prices(0)
+    assert prices[1:5] == pytest.approx([29, 30, 29.5, 29])
+    assert prices[8] == 60.0
+
+
 def test_a_measurement_is_a_median() -> None:
     curve = Curve()
     curve.measure(1, 0, [1.0, 9.0, 1.2])

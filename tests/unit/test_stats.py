@@ -78,6 +78,18 @@ def test_overhead_is_what_is_left_and_never_negative() -> None:
     assert Stats(predicted_seconds=1.0, verify_seconds=1.5).overhead_seconds == 0.0
 
 
+def test_an_estimate_is_bounded_by_what_a_round_gives() -> None:
+    stats = Stats(predicted_seconds=1.0)
+    stats.record_round(0.0, 1.0)
+    stats.record_draft("model", ["model"], 1)
+    stats.record_tokens(1, 0.1)
+    stats.record_tokens(2, 1.0)
+    stats.record_plain(2, 0.75)
+    assert stats.estimated_speedup == 1.5
+    stats.record_plain(2, 20.0)  # a plain round was measured while something else had the machine
+    assert stats.estimated_speedup == 2.0
+
+
 def test_the_shape_for_json_is_complete_and_plain() -> None:
     required = {
         "prompt_tokens",
