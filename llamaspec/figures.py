@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, geometric_mean, median, stdev
+from statistics import fmean, median, stdev
 from typing import Literal
 
 from pydantic import Field
@@ -14,45 +14,59 @@ Verdict = Literal["faster", "slower", "within noise", "too few"]
 FEWEST = 3
 """Samples under which nothing is concluded."""
 
-# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom; beyond, the normal distribution's is near.
+# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom.
 _T95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-_T95_MANY = 1.96
 
 
 class Figure(Settings):
-    """`value` is the mean over prompts of each one's median, `spread` a standard deviation."""
+    """`value` is the mean over prompts of each one's median, `spread` the standard deviation of repeats, or
+    of the prompts where each was measured once. What was measured once in all has none."""
 
     value: float = Field(allow_inf_nan=False)
     spread: float = Field(0.0, ge=0.0, allow_inf_nan=False)
     count: int = Field(1, ge=1)
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.spread:.2f}"
+        alone = self.count == 1 and not self.spread
+        return f"{self.value:.2f}" if alone else f"{self.value:.2f} ± {self.spread:.2f}"
 
 
 class Ratio(Settings):
-    """How many times as fast: a geometric mean, and its 95 % interval from `low` to `high`."""
+    """How many times as fast: a geometric mean, and its 95 % interval from `low` to `high`.
+
+    There is no interval where there were too few samples to conclude anything from.
+    """
 
     value: float = Field(gt=0.0, allow_inf_nan=False)
-    low: float = Field(ge=0.0, allow_inf_nan=False)
-    high: float = Field(gt=0.0, allow_inf_nan=False)
+    low: float | None = Field(None, ge=0.0, allow_inf_nan=False)
+    high: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     count: int = Field(1, ge=1)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        if self.low is None or self.high is None or self.count < FEWEST:
+            return None
+        return self.low, self.high
 
     @property
     def verdict(self) -> Verdict:
         """A difference whose interval holds 1 is no difference."""
-        if self.count < FEWEST:
+        if self.interval is None:
             return "too few"
-        if self.low > 1.0:
+        low, high = self.interval
+        if low > 1.0:
             return "faster"
-        return "slower" if self.high < 1.0 else "within noise"
+        return "slower" if high < 1.0 else "within noise"
 
     def __str__(self) -> str:
-        return f"{self.value:.2f}× ({self.low:.2f} to {self.high:.2f})"
+        if self.interval is None:
+            return f"{self.value:.2f}×"
+        low, high = self.interval
+        return f"{self.value:.2f}× ({low:.2f} to {high:.2f})"
 
 
 def figure(samples: Mapping[str, Sequence[float]]) -> Figure | None:
@@ -77,25 +91,20 @@ def ratio(samples: Mapping[str, Sequence[float]]) -> Ratio | None:
     count = sum(map(len, there))
     logs = [[math.log(sample) for sample in several] for several in there]
     centre = fmean(fmean(several) for several in logs)
+    if count < FEWEST:
+        return Ratio(value=math.exp(centre), count=count)
     deviation, freedom = _deviation(logs)
-    if freedom == 0:
-        return Ratio(value=math.exp(centre), low=0.0, high=_HIGHEST, count=count)
     # Every prompt weighs the same: the variance of a mean of means.
     share = math.sqrt(sum(1 / len(several) for several in logs)) / len(logs)
-    t = _T95[freedom - 1] if freedom <= len(_T95) else _T95_MANY
-    margin = min(t * deviation * share, _LARGEST_MARGIN)
+    margin = _t95(freedom) * deviation * share
     return Ratio(
         value=math.exp(centre), low=math.exp(centre - margin), high=math.exp(centre + margin), count=count
     )
 
 
-def mean_ratio(ratios: Sequence[float]) -> float | None:
-    """The geometric mean; None without any."""
-    return geometric_mean(ratios) if ratios else None
-
-
-_LARGEST_MARGIN = 20.0
-_HIGHEST = math.exp(_LARGEST_MARGIN)
+def _t95(freedom: int) -> float:
+    """Beyond the table by the first term that it differs in from the normal distribution's: within 0.003."""
+    return _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.4 / freedom
 
 
 def _deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

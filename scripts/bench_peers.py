@@ -39,7 +39,7 @@ from peer_runs import (
     run_program,
     serving,
 )
-from reference_sets import SETS, Pair, reference_set
+from reference_sets import Pair, add_pair_arguments, check_pair_arguments, chosen_pair
 from rich.console import Console
 from rich.table import Table
 
@@ -241,13 +241,7 @@ def _shown(value: object) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare llamaspec with llama.cpp's own programs.")
-    parser.add_argument("--set", choices=SETS, help="reference set (default: A, where -m is not given)")
-    parser.add_argument("--sets-dir", type=Path, help="where the reference sets are kept")
-    parser.add_argument(
-        "--published", nargs=2, type=Path, metavar=("MAIN", "DRAFT"), help="derive the set from these"
-    )
-    parser.add_argument("-m", "--model", type=Path, help="main model, in place of a set")
-    parser.add_argument("-md", "--model-draft", type=Path, help="draft model")
+    add_pair_arguments(parser)
     parser.add_argument(
         "--prompt", default="code", metavar="code|chat|FILE", help="a message, not yet formatted"
     )
@@ -263,8 +257,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, help="folder with llama.cpp's programs, in place of a build")
     parser.add_argument("--json", type=Path, help="write commands, runs and summary to this file")
     options = parser.parse_args()
-    if (options.model is None) != (options.model_draft is None) or (options.model and options.set):
-        parser.error("give --set, or -m and -md together")
+    check_pair_arguments(parser, options)
     if options.rounds < 1 or options.n_predict < 2:
         parser.error("at least one round and two tokens are needed")
     return options
@@ -272,12 +265,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def bench(options: argparse.Namespace) -> None:
     peers = peer_programs(options.peers)
-    published = Pair(*options.published) if options.published else None
-    pair = (
-        Pair(options.model, options.model_draft)
-        if options.model
-        else reference_set(options.set or "A", options.sets_dir, published)
-    )
+    pair = chosen_pair(options)
     message = PROMPTS.get(options.prompt) or Path(options.prompt).read_text(encoding="utf-8")
     prompt = chat_prompt(pair.main, message)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

@@ -42,9 +42,8 @@ from typing import TypeVar
 
 import httpx
 import psutil
-from bench_speculation import model_files
 from peer_build import peer_programs
-from reference_sets import SETS
+from reference_sets import add_pair_arguments, check_pair_arguments, chosen_pair
 from server_load import count_tokens, dealt, load, long_text, stall, tasks
 from server_results import Disturbance, Load, Measured, check_prompts, record, summary
 from server_tables import line, print_tables
@@ -215,7 +214,7 @@ def measure(options: argparse.Namespace) -> list[Measured]:
     Raises LlamaspecError, OSError, and CalledProcessError where llama-server can't be built.
     """
     prompts = load_workload(options.workload).select(options.kinds, options.prompts).prompts
-    main, draft = model_files(options)
+    main, draft = chosen_pair(options)
     programs = {OURS: [sys.executable, "-m", "llamaspec", "serve"]}
     if any(one.program == PEER for one in options.subjects):
         programs[PEER] = [str(options.peer or peer_programs(options.peers_dir)[PEER])]
@@ -246,13 +245,7 @@ def parameters(options: argparse.Namespace) -> dict[str, object]:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare llamaspec serve with llama-server over HTTP.")
-    parser.add_argument("--set", choices=SETS, help="reference set (default: A, where -m is not given)")
-    parser.add_argument("--sets-dir", type=Path, help="where the reference sets are kept")
-    parser.add_argument(
-        "--published", nargs=2, type=Path, metavar=("MAIN", "DRAFT"), help="derive the set from these"
-    )
-    parser.add_argument("-m", "--model", type=Path, help="main model, in place of a set")
-    parser.add_argument("-md", "--model-draft", type=Path, help="draft model")
+    add_pair_arguments(parser)
     parser.add_argument(
         "--subjects", nargs="+", default=list(SUBJECTS), metavar="NAME", help="the list above; each once"
     )
@@ -274,8 +267,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("-ngld", "--gpu-layers-draft", metavar="auto|all|N")
     parser.add_argument("--json", type=Path, help="write commands, figures and answers here, as they come")
     options = parser.parse_args(arguments)
-    if (options.model is None) != (options.model_draft is None) or (options.model and options.set):
-        parser.error("give --set, or -m and -md together")
+    check_pair_arguments(parser, options)
     if options.peer and options.peers_dir:
         parser.error("give --peer or --peers-dir")
     if min(options.rounds, options.parallel, options.long_prompt, *options.clients) < 1:

@@ -1,5 +1,6 @@
 """What the documentation is given while it is built: the reference of the command line, from the app."""
 
+import re
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -40,10 +41,11 @@ def reference() -> str:
     return "\n".join([_START, *_of_commands(command, "llamaspec", told)])
 
 
-def examples(command: TyperCommand | TyperGroup) -> list[str]:
-    """The command lines that end a command's help."""
-    lines = (command.epilog or "").strip().splitlines()
-    return [line for line in lines if line.strip() and not line.startswith("Examples:")]
+def _ending(command: TyperCommand) -> tuple[list[str], list[str]]:
+    """What ends a command's help: command lines, and sentences."""
+    lines = [line for line in (command.epilog or "").splitlines() if line and line != "Examples:"]
+    typed = [line for line in lines if re.search(r"(^|\| )llamaspec ", line)]
+    return typed, [line for line in lines if line not in typed]
 
 
 def _of_commands(group: TyperGroup, name: str, told: Tables) -> Iterator[str]:
@@ -57,8 +59,10 @@ def _of_commands(group: TyperGroup, name: str, told: Tables) -> Iterator[str]:
 
 def _of_command(command: TyperCommand, name: str, told: Tables) -> Iterator[str]:
     yield f"## `{name}`\n\n{(command.help or '').strip()}\n"
-    if lines := examples(command):
-        yield "```\n" + "\n".join(lines) + "\n```\n"
+    typed, told_after = _ending(command)
+    if typed:
+        yield "```\n" + "\n".join(typed) + "\n```\n"
+    yield from (f"{sentence}\n" for sentence in told_after)
     context = typer.Context(command, info_name=name)
     arguments = [each for each in command.params if isinstance(each, TyperArgument) and not each.hidden]
     options = [each for each in command.params if isinstance(each, TyperOption) and not each.hidden]

@@ -51,6 +51,31 @@ def reference_set(name: str, folder: Path | None = None, published: Pair | None 
     return Pair(_derived(source.main, main, folder), _derived(source.draft, draft, folder))
 
 
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name a pair: a set, or its files."""
+    parser.add_argument("--set", choices=SETS, help="reference set (default: A, where -m is not given)")
+    parser.add_argument("--sets-dir", type=Path, help="where the reference sets are kept")
+    parser.add_argument(
+        "--published", nargs=2, type=Path, metavar=("MAIN", "DRAFT"), help="derive the set from these"
+    )
+    parser.add_argument("-m", "--model", type=Path, help="main model, in place of a set")
+    parser.add_argument("-md", "--model-draft", type=Path, help="draft model")
+
+
+def check_pair_arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program, as a parser does, where they contradict each other."""
+    if (options.model is None) != (options.model_draft is None) or (options.model and options.set):
+        parser.error("give --set, or -m and -md together")
+
+
+def chosen_pair(options: argparse.Namespace) -> Pair:
+    """The files that the options name. Raises LlamaspecError where they can't be had."""
+    if options.model:
+        return Pair(options.model, options.model_draft)
+    published = Pair(*options.published) if options.published else None
+    return reference_set(options.set or "A", options.sets_dir, published)
+
+
 def _derived(source: Path, type: str | None, folder: Path) -> Path:
     if type is None:
         return source

@@ -7,7 +7,7 @@ from typing import Any
 
 from server_load import Stall, percentile
 
-from llamaspec.bench.noise import BUSY
+from llamaspec.bench.report import BUSY
 from llamaspec.bench.streaming import Answer
 from llamaspec.errors import ServerError
 

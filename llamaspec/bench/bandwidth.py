@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -29,14 +29,17 @@ def passes(threads: int, most_bytes: int = _MOST_BYTES) -> Iterator[float]:
 
     Decoding reads each weight once and writes next to nothing. So does the largest of an array of
     32-bit integers, which NumPy finds with vector instructions on all processors and without holding Python's
-    lock. Each thread reads what it
-    has written itself: on machines with several memory nodes that is near to it.
+    lock. Each thread reads what it has written itself: on machines with several memory nodes that is near to
+    it.
     """
     whole = min(most_bytes, available_memory() // 4)
     each = max(1, whole // threads // 4)
-    with ThreadPoolExecutor(threads) as pool:
-        blocks = list(pool.map(partial(np.ones, dtype=np.int32), [each] * threads))
+    with ExitStack() as stack:
+        hands = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(threads)]
+        writing = [hand.submit(np.ones, each, np.int32) for hand in hands]
+        blocks = [written.result() for written in writing]
         while True:
             started = time.perf_counter()
-            list(pool.map(np.max, blocks))
+            for reading in [hand.submit(np.max, block) for hand, block in zip(hands, blocks, strict=True)]:
+                reading.result()
             yield 4 * each * threads / (time.perf_counter() - started)

@@ -6,7 +6,7 @@ from statistics import geometric_mean, median
 from llamaspec.bench.outcomes import by_prompt
 from llamaspec.bench.report import Report
 from llamaspec.bench.sentences import OWN, relative, text_kept
-from llamaspec.bench.tables import NOTHING, Table
+from llamaspec.bench.tables import NOTHING, TOO_NOISY, Table
 from llamaspec.errors import UsageError
 from llamaspec.figures import Ratio, ratio
 
@@ -18,11 +18,12 @@ def comparison(before: Report, after: Report) -> Table:
     """
     rows: list[tuple[str, ...]] = []
     verdicts: dict[int, str] = {}
+    conclusive = before.conclusive and after.conclusive
     for outcome in after.outcomes:
         old = next((each for each in before.outcomes if each.setting == outcome.setting), None)
         if old is None or (speed := change(before, after, outcome.setting)) is None:
             continue
-        verdicts[len(rows)] = speed.verdict
+        verdicts[len(rows)] = speed.verdict if conclusive else TOO_NOISY
         rows.append(
             (
                 outcome.setting,

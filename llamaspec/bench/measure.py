@@ -1,8 +1,9 @@
 """A benchmark, whole: sessions are loaded side by side, warmed up, tried in turns, and reported on."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import PurePath
@@ -15,7 +16,7 @@ from llamaspec.bench.bandwidth import read_bandwidth
 from llamaspec.bench.energy import Meter, open_meter
 from llamaspec.bench.naming import AUTO, PLAIN
 from llamaspec.bench.outcomes import About, Tried, by_prompt, differing, joules_by_prompt, outcome
-from llamaspec.bench.paired import WARM_UP, Overrides, Trial, compare, open_sessions
+from llamaspec.bench.paired import WARM_UP, Overrides, Trial, compare, open_sessions, rotated
 from llamaspec.bench.report import Difference, Finding, Prices, Report, Roofline, RunRecord, TrialRecord
 from llamaspec.bench.roofline import bytes_per_token, roofline
 from llamaspec.bench.workload import Prompt, Workload
@@ -27,6 +28,8 @@ from llamaspec.provenance import ModelRecord, WorkRecord
 from llamaspec.session import Session
 
 _WARM_TOKENS = 16
+
+log = logging.getLogger(__name__)
 
 Stop = Callable[[], bool]
 
@@ -152,7 +155,10 @@ def measure(
             work=task.record(),
             baseline=PLAIN,
             outcomes=outcomes,
-            findings=(*before, *after, *restless, *([] if whole else [_cut_short(len(records), task)])),
+            findings=(
+                *(*before, *bench.lost, *after, *restless),
+                *([] if whole else [_cut_short(len(records), task)]),
+            ),
             noise=spread,
             conclusive=not restless,
             prices=_prices(sessions),
@@ -173,9 +179,10 @@ class _Bench:
         watch: Watcher,
     ) -> None:
         self.done: list[Tried] = []
+        self.lost: list[Finding] = []
         self._task = task
         self._sessions = sessions
-        self._peers = peers
+        self._peers = dict(peers)
         self._meter = meter
         self._fine = meter if meter is not None and meter.step <= energy.FINE else None
         self._watch = watch
@@ -212,24 +219,34 @@ class _Bench:
         except KeyboardInterrupt:
             if not self.done:
                 raise
-        except LlamaspecError:
-            if not (should_stop() and self.done):  # Ctrl-C may have ended a peer as well
-                raise
         return len(self.done) == len(prompts)
 
     def _try(self, prompt: Prompt, number: int, should_stop: Stop) -> Tried:
-        """Peers answer before and after, in turns, so that what drifts hits all alike."""
-        answers = self._ask_peers(prompt) if number % 2 else {}
+        """Everyone begins in turn, and peers answer before and after: what drifts hits all alike."""
+        answers = self._ask_peers(prompt, should_stop) if number % 2 else {}
         load = noise.OtherLoad()
-        trial = compare(
-            self._sessions, prompt, self._task.n_predict, energy=self._fine, should_stop=should_stop
-        )
+        in_turn = rotated(self._sessions, number)
+        trial = compare(in_turn, prompt, self._task.n_predict, energy=self._fine, should_stop=should_stop)
         share = load.share()
-        return Tried(trial, share, answers or self._ask_peers(prompt))
+        trial = replace(trial, runs={name: trial.runs[name] for name in self._sessions})
+        return Tried(trial, share, answers if number % 2 else self._ask_peers(prompt, should_stop))
 
-    def _ask_peers(self, prompt: Prompt) -> dict[str, RunRecord]:
-        limit = prompt.limit(self._task.n_predict)
-        return {name: peer.answer(self._texts[prompt.name], limit) for name, peer in self._peers.items()}
+    def _ask_peers(self, prompt: Prompt, should_stop: Stop) -> dict[str, RunRecord]:
+        """One that fails at its first prompt ends everything; one that fails later is asked no more."""
+        answers = {}
+        for name, peer in list(self._peers.items()):
+            try:
+                answers[name] = peer.answer(self._texts[prompt.name], prompt.limit(self._task.n_predict))
+            except LlamaspecError as error:
+                if should_stop():  # Ctrl-C has ended the peer as well
+                    raise KeyboardInterrupt from None
+                if not self.done:
+                    raise
+                log.warning("%s", error.message)
+                del self._peers[name]
+                self.lost.append(_lost(name, len(self.done)))
+                self._watch.noticed(self.lost[-1])
+        return answers
 
     def paging_findings(self) -> list[Finding]:
         return memory.Paging.now().findings(self._paging)
@@ -344,6 +361,13 @@ def _chosen(session: Session) -> dict[str, Any]:
     if speculation.get("corpus"):
         speculation["corpus"] = PurePath(speculation["corpus"]).name
     return {"profile": chosen["profile"], "speculation": speculation, "runtime": chosen["runtime"]}
+
+
+def _lost(peer: str, done: int) -> Finding:
+    return Finding(
+        problem=f"{peer} failed after {done} trials: its figures are of these alone.",
+        remedy="Read what it said last, in the warning, and measure again.",
+    )
 
 
 def _cut_short(done: int, task: Task) -> Finding:

@@ -5,12 +5,9 @@ from statistics import median
 
 import psutil
 
-from llamaspec.bench.report import Finding
+from llamaspec.bench.report import BUSY, Finding
 from llamaspec.figures import figure
 
-BUSY = 0.05
-"""Share of the machine in other hands from which on a trial is not to be relied on: llama.cpp's threads wait
-for one another, so that one that has lost its processor slows all down, and by chance."""
 MANY = 0.2
 """Share of such trials over which nothing is concluded."""
 NOISY = 0.1

@@ -84,7 +84,7 @@ def outcome(setting: str, baseline: str, tried: Sequence[Tried], about: About) -
         worst=min(means.items(), key=lambda item: item[1]) if compared and means else None,
         time_to_first_token=figure(first),
         latency=latency(gaps),
-        acceptance_rate=sum(run.accepted or 0 for run in counted) / drafted if drafted else None,
+        acceptance_rate=min(1.0, sum(run.accepted or 0 for run in counted) / drafted) if drafted else None,
         drafted_at=_positions(_summed(dict(enumerate(run.drafted_at)) for run in own)),
         accepted_at=_positions(accepted_at),
         accepted_lengths=_lengths(sum(widths.values()), _positions(accepted_at)),

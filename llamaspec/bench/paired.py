@@ -16,8 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from statistics import geometric_mean
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from llamaspec.bench.workload import Prompt
 from llamaspec.errors import OutOfMemoryError
@@ -30,6 +29,8 @@ Overrides = Mapping[str, Mapping[str, object]]
 
 Energy = Callable[[], float]
 """Joules that the machine has used so far."""
+
+_T = TypeVar("_T")
 
 WARM_UP = "Count from one to twelve."
 
@@ -85,11 +86,6 @@ class Trial:
     prompt: str
     kind: str
     runs: Mapping[str, Run]
-
-    def ratio(self, setting: str, baseline: str) -> float | None:
-        """How many times faster `setting` was than `baseline`; None where one of them has no speed."""
-        speed, base = self.runs[setting].speed, self.runs[baseline].speed
-        return speed / base if speed and base else None
 
     def divergence(self, setting: str, baseline: str) -> int | None:
         """The place of the first token that differs; None where the texts are the same."""
@@ -169,6 +165,13 @@ def greedy(n_predict: int) -> Overrides:
     return {"sampling": {"temperature": 0.0, "n_predict": n_predict, "ignore_eos": False}}
 
 
+def rotated(sessions: Mapping[str, _T], number: int) -> dict[str, _T]:
+    """The same, from another one on each time: whoever begins reads the prompt on a rested machine."""
+    names = list(sessions)
+    start = number % len(names)
+    return {name: sessions[name] for name in (*names[start:], *names[:start])}
+
+
 def compare(
     sessions: Mapping[str, Answering],
     prompt: Prompt,
@@ -223,52 +226,6 @@ def open_sessions(
                 pass
             sessions[name] = session
         yield sessions
-
-
-def by_prompt(trials: Iterable[Trial], setting: str, baseline: str) -> dict[str, float]:
-    """Speed relative to `baseline` for each prompt, the geometric mean over its trials.
-
-    Answers that ended at once have no speed: a prompt without any other is left out.
-    """
-    ratios: dict[str, list[float]] = {}
-    for trial in trials:
-        if (ratio := trial.ratio(setting, baseline)) is not None:
-            ratios.setdefault(trial.prompt, []).append(ratio)
-    return {prompt: geometric_mean(several) for prompt, several in ratios.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Speed relative to a baseline, as geometric means over the prompts; None where nothing was timed.
-
-    `worst` is the prompt with the least, and its ratio.
-    """
-
-    overall: float | None
-    by_kind: Mapping[str, float | None]
-    worst: tuple[str, float] | None
-
-
-def result(trials: Sequence[Trial], setting: str, baseline: str) -> Result:
-    """How `setting` fared: every prompt weighs the same, however often it was tried."""
-    ratios = by_prompt(trials, setting, baseline)
-    kinds: dict[str, list[float]] = {}
-    for trial in {trial.prompt: trial for trial in trials}.values():
-        of_kind = kinds.setdefault(trial.kind, [])
-        if trial.prompt in ratios:
-            of_kind.append(ratios[trial.prompt])
-    return Result(
-        overall=geometric_mean(ratios.values()) if ratios else None,
-        by_kind={kind: geometric_mean(several) if several else None for kind, several in kinds.items()},
-        worst=min(ratios.items(), key=lambda item: item[1], default=None),
-    )
-
-
-def best_setting(trials: Sequence[Trial], settings: Iterable[str], baseline: str) -> str | None:
-    """The one of `settings` that is the fastest over all prompts together."""
-    means = {name: result(trials, name, baseline).overall for name in settings}
-    timed = {name: mean for name, mean in means.items() if mean is not None}
-    return max(timed, key=lambda name: timed[name], default=None)
 
 
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:

@@ -22,6 +22,7 @@ from llamaspec.hub.names import quantisation, whole_models
 from llamaspec.settings import RuntimeSettings
 
 _GIB = 1 << 30
+_SMALLER = 0.6  # of the main model's file: a known draft that is larger would hardly be quicker
 _TAKES = 1.1  # times its file's size, a model of which no more is known
 
 MEASURING = "measuring"
@@ -59,6 +60,12 @@ class Option:
         return self.here and self.fits and not self.problem
 
     @property
+    def undecided(self) -> bool:
+        """Whether too little was measured of it to say what it earns."""
+        there_is_more = self.kind != "none" and self.usable and not self.failed
+        return there_is_more and (self.speedup is None or self.speedup.verdict == "too few")
+
+    @property
     def candidate(self) -> Candidate:
         """What races for it."""
         if self.kind == "none":
@@ -88,7 +95,7 @@ def find_options(main: Path, named: Sequence[Path], runtime: RuntimeSettings, av
     known = [
         Option("model", one.reference, reference=one.reference, size=one.size, **_memory(takes, available))
         for one in known_drafts(header)
-        if one.size < header.file_bytes
+        if one.size < _SMALLER * header.file_bytes
         and not any(_is_from(option.reference, one.repo, one.quant) for option in local.values())
         for takes in [used + int(_TAKES * one.size)]
     ]
@@ -105,27 +112,29 @@ def measure(
 ) -> Tally:
     """Every option that is usable against no draft at all, as many side by side as there is room for.
 
-    It takes `seconds` at most; `on_state` is told before every heat.
+    It takes `seconds` at most, but for the first heat: without it nothing is known. `on_state` is told before
+    every heat.
     """
     base = NO_DRAFT.candidate
     tally, pace = Tally(base), Pace(race)
     racing = [one.candidate for one in options if one.usable and one.kind != "none"]
-    size = max(1, race.capacity - 1)
+    size, begun = max(1, race.capacity - 1), False
     groups = [racing[start : start + size] for start in range(0, len(racing), size)]
     for number, group in enumerate(groups):
         until = race.spent + (seconds - race.spent) / (len(groups) - number)
         for prompt in prompts:
             field = [one for one in group if one.key not in tally.failed]
-            if not field or not pace.allows(1 + len(field), until):
+            if not field or (begun and not pace.allows(1 + len(field), until)):
                 break
+            begun = True
             on_state(State(MEASURING, ", ".join(one.name for one in field), race.spent, seconds))
             tally.add(prompt, pace.heat((base, *field), prompt, n_predict))
     return tally
 
 
 def ranked(options: Sequence[Option], tally: Tally | None = None) -> list[Option]:
-    """The options with what was measured of them: the fastest first, then those that may be tried, from the
-    smallest on, then those to be had, then those that can't be used."""
+    """The options with what was measured of them: the fastest first, then those of which too little is known,
+    from the smallest on, then those to be had, then those that can't be used."""
     if tally is not None:
         options = [
             replace(one, speedup=tally.ratio(one.candidate), failed=tally.failed.get(one.candidate.key, ""))
@@ -134,7 +143,7 @@ def ranked(options: Sequence[Option], tally: Tally | None = None) -> list[Option
 
     def order(one: Option) -> tuple[int, float]:
         speedup = 1.0 if one.kind == "none" and tally is not None else one.speedup and one.speedup.value
-        if speedup:
+        if speedup and not one.undecided:
             return 0, -speedup
         return (3 if one.problem or not one.fits else 1 if one.here else 2), one.size
 

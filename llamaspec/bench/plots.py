@@ -91,10 +91,11 @@ def _speedup_by_kind(report: Report) -> Figure | None:
                 continue
             height = row + (number - (len(outcomes) - 1) / 2) * step
             ends.append(ratio.value)
-            if ratio.verdict != "too few":
-                axes.plot([ratio.low, ratio.high], [height, height], color=colour)
+            if ratio.interval is not None:
+                low, high = ratio.interval
+                axes.plot([low, high], [height, height], color=colour)
                 # A wide interval may go on past the edge: it would leave the others no room.
-                ends += [max(ratio.low, ratio.value / 2), min(ratio.high, ratio.value * 2)]
+                ends += [max(low, ratio.value / 2), min(high, ratio.value * 2)]
             proven = report.conclusive and ratio.verdict in ("faster", "slower")
             face = colour if proven else COLOURS["raised"]
             axes.plot([ratio.value], [height], marker=marker, color=colour, markerfacecolor=face)

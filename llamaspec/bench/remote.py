@@ -219,7 +219,7 @@ async def _meet(load: _Load, model: str | None) -> _Met:
     except AnswerFailed as error:
         hint = "Is it running, and is the address right?"
         if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            hint = "Give its key with --api-key or in the environment as OPENAI_API_KEY."
+            hint = "Give its key with --api-key or in the environment as LLAMASPEC_API_KEY."
         raise ServerError(f"{load.url}: {error.message}", hint) from None
 
 

@@ -16,6 +16,9 @@ from llamaspec.provenance import Machine, ModelRecord, WorkRecord
 from llamaspec.settings import Line, Settings
 
 MAX_BYTES = 64 << 20
+BUSY = 0.05
+"""Share of the machine in other hands from which on a trial is not to be relied on: llama.cpp's threads wait
+for one another, so that one that has lost its processor slows all down, and by chance."""
 
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]

@@ -4,10 +4,10 @@ import shlex
 from collections import Counter
 from statistics import median
 
-from llamaspec.bench.naming import AUTO
+from llamaspec.bench.naming import AUTO, PLAIN
 from llamaspec.bench.report import Outcome, Report, Roofline
 from llamaspec.bench.series import compared
-from llamaspec.bench.workload import DEFAULT_WORKLOAD, load_workload
+from llamaspec.bench.workload import AND, DEFAULT_WORKLOAD, load_workload
 from llamaspec.figures import Ratio
 
 OWN = "llamaspec"
@@ -21,14 +21,13 @@ def headline(report: Report) -> str:
         return _speed_alone(report)
     name, baseline = _brief(subject.setting), _brief(report.baseline)
     how_fast = f"{ratio.value:.2f}× as fast as {baseline}"
-    if ratio.verdict == "too few":
-        runs = "one run" if ratio.count == 1 else f"{ratio.count} runs"
-        return f"{name} was {how_fast} in {runs}: too few to conclude from"
-    interval = f"({ratio.low:.2f} to {ratio.high:.2f})"
+    if ratio.interval is None:
+        return f"{name} was {how_fast} in {counted(ratio.count, 'run')}: too few to conclude from"
+    interval = "({:.2f} to {:.2f})".format(*ratio.interval)
     if not report.conclusive:
         return f"Too noisy to conclude from: {name} was {how_fast} {interval}"
     if ratio.verdict == "within noise":
-        return f"No difference between {name} and {baseline} shows here: {ratio.value:.2f}× {interval}"
+        return f"No difference between {name} and {baseline} shows here: {ratio}"
     text = text_kept(subject)
     return f"{name} is {how_fast} here {interval}" + (f", {text}" if text else "")
 
@@ -75,11 +74,14 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def counted(number: int, what: str) -> str:
+    """As 1 prompt, 2 prompts."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def relative(ratio: Ratio | None) -> str:
     """With its interval, where there are runs enough for one."""
-    if ratio is None:
-        return "–"
-    return f"{ratio.value:.2f}×" if ratio.verdict == "too few" else str(ratio)
+    return "–" if ratio is None else str(ratio)
 
 
 def roofline(roofline: Roofline) -> str:
@@ -92,17 +94,22 @@ def roofline(roofline: Roofline) -> str:
     reached = [f"{name} reaches {percent(share)}" for name, share in roofline.fractions.items()]
     if not reached:
         return f"{text}."
-    above = any(share > 1.0 for share in roofline.fractions.values())
-    why = " (more than 100 %, as one reading yields several tokens)" if above else ""
+    above = [name for name, share in roofline.fractions.items() if share > 1.0]
+    why = ""
+    if PLAIN in above:
+        why = " (plain decoding beyond it: caches hold a part, or memory was slower when it was measured)"
+    elif above:
+        why = " (more than 100 %, as one reading yields several tokens)"
     return f"{text}, of which {', '.join(reached)}{why}."
 
 
 def method(report: Report) -> str:
     """How it was measured."""
     work = report.work
-    times = "" if work.repeat == 1 else f", each answered {work.repeat} times"
+    at_most = "up to " if len(report.trials) < work.prompts * work.repeat else ""
+    times = "" if work.repeat == 1 else f", each answered {at_most}{work.repeat} times"
     sentences = [
-        f"Greedy answers of at most {work.n_predict} tokens to {work.prompts} prompts{times}.",
+        f"Greedy answers of at most {work.n_predict} tokens to {counted(work.prompts, 'prompt')}{times}.",
         "All settings answer the same prompt at the same time, in turns of one round, and only its own turns "
         "count for each: what else the machine does meets all alike.",
     ]
@@ -138,7 +145,7 @@ def command(report: Report) -> str:
     if report.draft:
         words += ["-md", report.draft.file]
     if report.work.name != DEFAULT_WORKLOAD.stem:
-        words += ["--workload", f"{report.work.name}.yaml"]
+        words += [word for name in report.work.name.split(AND) for word in ("--workload", f"{name}.yaml")]
     if set(report.work.kinds) != set(load_workload().kinds):
         words += [word for kind in report.work.kinds for word in ("--workload", kind)]
     words += ["--settings", ",".join(ours)]

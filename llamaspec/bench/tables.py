@@ -17,6 +17,8 @@ from llamaspec.bench.series import (
 from llamaspec.figures import Figure
 
 NOTHING = "–"
+TOO_NOISY = "too noisy"
+"""The verdict where a machine was: whatever the figures say."""
 MOST_DIFFERENCES = 20
 
 
@@ -43,7 +45,7 @@ def speeds(report: Report) -> Table:
         "same text": [_same_text(outcome) for outcome in report.outcomes],
     }
     verdicts = {
-        row: outcome.relative.verdict if report.conclusive else "too noisy"
+        row: outcome.relative.verdict if report.conclusive else TOO_NOISY
         for row, outcome in enumerate(report.outcomes)
         if outcome.relative
     }
@@ -229,4 +231,7 @@ def _share(share: float | None) -> str:
 
 
 def _milliseconds(latency: Latency | None, name: str) -> str:
-    return NOTHING if latency is None else f"{1000 * getattr(latency, name):.0f} ms"
+    if latency is None:
+        return NOTHING
+    milliseconds = 1000 * getattr(latency, name)
+    return f"{milliseconds:.{0 if milliseconds >= 10 else 1}f} ms"

@@ -26,6 +26,9 @@ from llamaspec.settings import MAX_CONTEXT, Settings
 
 DEFAULT_WORKLOAD = Path(__file__).parent / "workloads" / "default.yaml"
 
+AND = " + "
+"""Between the files in a workload's name."""
+
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 8
 MAX_PROMPTS = 1000
@@ -125,7 +128,7 @@ def choose_work(named: Sequence[str], per_kind: int | None = None) -> tuple[Work
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(f"These workloads can't be measured together: {problem}.") from None
     chosen = whole.select(kinds, per_kind or (None if files else 1))
-    name = "+".join(path.stem for path in files) or DEFAULT_WORKLOAD.stem
+    name = AND.join(path.stem for path in files) or DEFAULT_WORKLOAD.stem
     return chosen, shown(name)
 
 
@@ -149,8 +152,12 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(text)
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8 text.", "Save the file as UTF-8.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {what}.") from None
+    except yaml.YAMLError:  # its reader's
+        raise UsageError(f"{path}: not valid YAML: it holds control characters.") from None
     except (ValueError, OverflowError):  # PyYAML's answer to numbers, dates and escapes out of range
         raise UsageError(f"{path}: not valid YAML: a value out of range.") from None
     if not isinstance(data, dict):

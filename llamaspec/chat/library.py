@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from llamaspec.chat.conversation import Conversation
 from llamaspec.errors import LlamaspecError, UsageError
+from llamaspec.replacing import replacing
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)  # Windows has these in every folder
@@ -68,15 +69,11 @@ class Library:
     def save(self, name: str, conversation: Conversation) -> None:
         """Raises UsageError for what is no name, LlamaspecError where the disk refuses."""
         path = self.path(name)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(partial, "wb", opener=open_private) as file:
+            with replacing(path) as partial, open(partial, "wb", opener=open_private) as file:
                 file.write(conversation.model_dump_json(indent=1).encode("utf-8", "replace"))
-            partial.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise LlamaspecError(
                 f"The conversation can't be kept: {error.strerror}.",
                 f"It would be {path}; --no-save does without.",

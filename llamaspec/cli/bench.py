@@ -11,15 +11,15 @@ from llamaspec.cli import options as o
 EPILOG = """\
 Examples:
 
-llamaspec bench
+llamaspec bench --workload chat -n 32
 
-llamaspec bench --workload code --workload edit --settings auto,fixed:16:0.75 --repeat 3 --html report.html
+llamaspec bench --workload code --settings auto,fixed:16:0.75 -n 32 --html report.html
 
 llamaspec bench -m main.gguf -md draft.gguf --workload mine.yaml --json before.json
 
 llamaspec bench --compare before.json after.json
 
-llamaspec bench --url http://127.0.0.1:8080/v1 --concurrency 1,4
+llamaspec bench --url http://127.0.0.1:8080/v1 --concurrency 1,4 --workload chat -n 32
 """
 
 _PANEL, _SERVER, _OUTPUT = "Measuring", "Against a server", "Output"
@@ -101,7 +101,7 @@ def bench(
             panel=_PANEL,
             min=2,
             max=1 << 24,
-            help="Most tokens of an answer.",
+            help="Most tokens of an answer; a prompt of a file may ask for fewer.",
         ),
     ] = 96,
     peer: Annotated[

@@ -16,6 +16,7 @@ from llamaspec.bench.naming import AUTO, DEFAULT, FIXED, PLAIN, named, speculati
 from llamaspec.bench.paired import Overrides
 from llamaspec.bench.peer import PeerServer, parse_peer
 from llamaspec.bench.report import Report, write_report
+from llamaspec.bench.sentences import OWN
 from llamaspec.bench.workload import Workload
 from llamaspec.cli import options as o
 from llamaspec.cli.interrupt import Interrupt
@@ -99,6 +100,7 @@ def bench_here(context: typer.Context, work: Workload, name: str, outputs: Outpu
     pairs = _pairs(context)
     if len(pairs) > 1 and outputs.takes_standard_output:
         raise UsageError("Several profiles make several reports.", "Name a file in place of --json -.")
+    places = [outputs.of(pair.label) if len(pairs) > 1 else outputs for pair in pairs]
     tasks = [_task(parameters, pair, work, name) for pair in pairs]
     peers = [
         _peers(parameters, task, has_draft=pair.has_draft) for pair, task in zip(pairs, tasks, strict=True)
@@ -107,13 +109,15 @@ def bench_here(context: typer.Context, work: Workload, name: str, outputs: Outpu
     show_notices(quiet=parameters["quiet"], once=True)
     reports: list[tuple[str, Report]] = []
     complete = True
-    for pair, task, others in zip(pairs, tasks, peers, strict=True):
+    for pair, task, others, place in zip(pairs, tasks, peers, places, strict=True):
         report = _measure(parameters, pair, task, others)
         complete = len(report.trials) == len(task.prompts)
         reports.append((pair.label, report))
-        (outputs.of(pair.label) if len(pairs) > 1 else outputs).write(report)
-        if not outputs.takes_standard_output:
-            print_report(report, filter(None, [best_fixed(report, AUTO)]))
+        try:
+            place.write(report)
+        finally:
+            if not outputs.takes_standard_output:
+                print_report(report, filter(None, [best_fixed(report, AUTO)]))
         if not complete:
             break
     if len(reports) > 1:
@@ -182,6 +186,8 @@ def _peers(parameters: Mapping[str, Any], task: Task, *, has_draft: bool) -> dic
     programs = [parse_peer(text) for text in parameters["peer"] or ()]
     if len({name for name, _ in programs}) < len(programs):
         raise UsageError("Two peers have the same name.", "Name one of them differently: NAME=PATH.")
+    if taken := {name for name, _ in programs} & {OWN, *task.settings}:
+        raise UsageError(f"{taken.pop()} is no name for a peer: it is one of ours.", "Name it differently.")
     return {
         f"{name} {setting}" if len(settings) > 1 else name: _peer(path, name, setting)
         for name, path in programs

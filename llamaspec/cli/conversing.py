@@ -60,8 +60,9 @@ class Conversing(Closing):
         self._open_session = open_session
         self._opened: str | None = None
         llm = open_session(None)
+        self._loaded = True
         self._talk = Talk(llm, conversation or Conversation(system=llm.profile.chat.system))
-        self._name = name
+        self._name = name if keep else None
         self._library = library
         self._screen = screen
         self._keep = keep
@@ -90,11 +91,11 @@ class Conversing(Closing):
             try:
                 going = self._take(line, reader)
             except LlamaspecError as error:
-                if not self._interactive:
+                if not (self._interactive and self._loaded):
                     raise
                 self._on_error(error)
             except KeyboardInterrupt:
-                if not self._interactive:
+                if not (self._interactive and self._loaded):
                     raise
                 self._screen.tell(HOW_TO_LEAVE)
 
@@ -267,7 +268,7 @@ class Conversing(Closing):
         if not name:
             self._screen.table(kept_rows(self._library))
             return
-        self._begin(self._library.read(name), name)
+        self._begin(self._library.read(name), name if self._keep else None)
         self._screen.tell(f"{name}: {len(self._talk.conversation.turns)} turns.")
         self._show_last()
 
@@ -289,17 +290,19 @@ class Conversing(Closing):
             )
             return
         find_profile(name)
-        before, conversation = self._opened, self._talk.conversation
-        self._talk.llm.close()  # two pairs may not fit
+        before = self._talk
         try:
+            before.llm.close()  # two pairs may not fit
             llm = self._open_session(name)
-            self._opened = name
         except (LlamaspecError, KeyboardInterrupt) as error:
-            self._talk = Talk(self._open_session(before), conversation)
+            self._loaded = False  # where this fails, too, or is interrupted, there is no pair to go on with
+            self._talk = Talk(self._open_session(self._opened), before.conversation)
+            self._talk.settings, self._loaded = before.settings, True
             if isinstance(error, KeyboardInterrupt):
                 raise UsageError("Stopped: the profile is the one before.") from None
             raise
-        self._talk = Talk(llm, conversation)
+        self._opened = name
+        self._talk = Talk(llm, before.conversation)
         self._screen.tell(f"{llm.profile.name}, with its own sampling; speculation {self._speculation()}.")
 
     def _speculation(self) -> str:

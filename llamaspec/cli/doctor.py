@@ -14,7 +14,7 @@ llamaspec doctor
 
 llamaspec doctor -v binding gpu
 
-llamaspec doctor --json --offline
+llamaspec doctor --json --offline python binding memory
 
 llamaspec doctor --bundle report.zip
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 EPILOG = """\
 Examples:
 
-llamaspec pick main.gguf
+llamaspec pick main.gguf --no-measure
 
-llamaspec pick main.gguf draft-q4.gguf draft-q8.gguf --minutes 5
+llamaspec pick main.gguf draft-q4.gguf draft-q8.gguf --minutes 0.5
 
 llamaspec pick Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF:Q4_K_M --no-measure --json
 """
@@ -103,7 +103,7 @@ def pick(
         tally = _measure(context, model, options, work, on_gpus)
     rows = ranked(options, tally)
     advice = _advice(main, rows, best(options, tally) if tally else None)
-    if tally and any(one.speedup and one.speedup.verdict == "too few" for one in rows):
+    if tally and any(one.undecided for one in rows):
         advice = (f"There was too little time to tell them apart (--minutes). {advice[0]}", advice[1])
     if as_json:
         _print_json(model, rows, advice)

@@ -1,5 +1,6 @@
 """`llamaspec tune`: find the settings that suit this machine and a pair, and keep them in a profile."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from llamaspec.cli import completion
 from llamaspec.cli import options as o
 
 if TYPE_CHECKING:
+    from llamaspec.bench.report import Finding
     from llamaspec.bench.tuning.search import Found
     from llamaspec.bench.tuning.tuner import Tuner, Wish
     from llamaspec.hub.models import Progress
@@ -19,11 +21,9 @@ Examples:
 
 llamaspec tune
 
-llamaspec tune -m main.gguf -md draft.gguf --minutes 5 -o mine.yaml
+llamaspec tune -m main.gguf -md draft.gguf --minutes 1 -o mine.yaml
 
-llamaspec tune -p qwen2.5-coder-1.5b --workload code --workload edit --resume
-
-llamaspec tune --threads 4 --json
+llamaspec tune -p qwen2.5-coder-1.5b --workload code --threads 4 --resume --json
 """
 
 _PANEL, _OUTPUT = "Tuning", "Output"
@@ -97,7 +97,9 @@ def tune(
     from llamaspec.cli.interrupt import Interrupt
     from llamaspec.console.notices import show_notices
     from llamaspec.console.progress import DownloadProgress
+    from llamaspec.console.tuning import print_found
     from llamaspec.native import api
+    from llamaspec.profiles.storing import write_profile
 
     api.verbose(verbose)
     show_notices(quiet=quiet, once=True)
@@ -110,8 +112,12 @@ def tune(
         interrupt = Interrupt()
         with interrupt, Tuner(base, wish, downloads, interrupt) as tuner:
             found, tuned = _run(tuner, wish, name, quiet)
-    _write(found, tuned, path, force, as_json)
-    if not as_json:
+    write_profile(tuned, path, overwrite=force)
+    tuner.forget()
+    if as_json:
+        _print_json(found, tuned, path, tuner.findings)
+    else:
+        print_found(found)
         _tell(tuner, path, name if output is None else str(path))
 
 
@@ -185,16 +191,9 @@ def _run(tuner: "Tuner", wish: "Wish", name: str, quiet: bool) -> "tuple[Found, 
         raise typer.Exit(130) from None
 
 
-def _write(found: "Found", tuned: "Profile", path: Path, force: bool, as_json: bool) -> None:
+def _print_json(found: "Found", tuned: "Profile", path: Path, findings: "Sequence[Finding]") -> None:
     import json
 
-    from llamaspec.console.tuning import print_found
-    from llamaspec.profiles.storing import write_profile
-
-    write_profile(tuned, path, overwrite=force)
-    if not as_json:
-        print_found(found)
-        return
     proof = found.contended
     report = {
         "profile": str(path),
@@ -220,6 +219,7 @@ def _write(found: "Found", tuned: "Profile", path: Path, force: bool, as_json: b
             }
             for one in found.tried
         ],
+        "findings": [finding.model_dump() for finding in findings],
         "provenance": tuned.provenance.model_dump(mode="json") if tuned.provenance else None,
     }
     typer.echo(json.dumps(report))

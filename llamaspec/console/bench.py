@@ -4,14 +4,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from llamaspec.bench import sentences, tables
-from llamaspec.bench.report import Finding, Report, TrialRecord
+from llamaspec.bench.report import BUSY, Finding, Report, TrialRecord
+from llamaspec.console.progress import measuring_bar
+from llamaspec.console.tables import wide_console
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table as RichTable
 
-_WIDE = 150  # columns where there is no terminal to ask
 _STYLES = {"faster": "green", "slower": "red"}
 
 
@@ -47,9 +48,7 @@ class BenchProgress:
         self._trials = trials
         self._say(f"{trials} trials, about {_duration(seconds)}. Ctrl-C ends it with what is done.")
         if self._console.is_terminal and not self._quiet:
-            self._bar = _bar(self._console)
-            self._bar.add_task("", total=trials, left=f"{_duration(seconds)} left")
-            self._bar.start()
+            self._bar = _bar(self._console, trials, f"{_duration(seconds)} left")
 
     def tried(self, trial: TrialRecord, number: int, seconds_left: float) -> None:
         self._say(f"{number:3}/{self._trials}  {trial_line(trial, self._baseline)}")
@@ -73,23 +72,26 @@ def trial_line(trial: TrialRecord, baseline: str) -> str:
     for name, run in trial.runs.items():
         if name != baseline:
             parts.append(f"{name} {run.speed / base:.2f}×" if run.speed and base else f"{name} –")
-    if trial.others_share > 0.05:
+    if trial.others_share > BUSY:
         parts.append(f"(others used {trial.others_share:.0%} of the machine)")
     return "  ".join(parts)
 
 
 def print_report(report: Report, conclusions: Iterable[str] = ()) -> None:
     """What was found, on standard output: a row for each setting, speeds by kind, and what to make of it."""
-    console = _output()
+    console = wide_console()
     console.print()
     draft = f" + {report.draft.file}" if report.draft else ""
     console.print(f"{report.main.file}{draft}", style="bold", markup=False)
     console.print(f"{report.machine.cpu}, {report.machine.cores} cores, {_gpus(report)}", style="dim")
     console.print()
-    console.print(_table(tables.overview(report), conclusive=report.conclusive))
+    console.print(_table(tables.overview(report)))
     by_kind = tables.speedup_by_kind(report)
     if len(report.work.kinds) > 1 and len(by_kind.header) > 1:
-        console.print(f"\nTimes {report.baseline}, with 95 % intervals", style="bold")
+        console.print(
+            f"\nTimes {report.baseline}, with 95 % intervals where there are three answers or more",
+            style="bold",
+        )
         console.print(_table(by_kind))
     console.print()
     lines = [f"{sentences.headline(report)}.", *conclusions]
@@ -103,7 +105,7 @@ def print_report(report: Report, conclusions: Iterable[str] = ()) -> None:
 
 def print_table(table: tables.Table, notes: Iterable[str] = ()) -> None:
     """A table by itself on standard output, with sentences below."""
-    console = _output()
+    console = wide_console()
     console.print(_table(table))
     console.print()
     for note in notes:
@@ -118,7 +120,7 @@ def print_findings(findings: Sequence[Finding], console: "Console") -> None:
         console.print(Text.assemble("       ", (finding.remedy, "dim")))
 
 
-def _table(table: tables.Table, *, conclusive: bool = True) -> "RichTable":
+def _table(table: tables.Table) -> "RichTable":
     """With a column for verdicts, where there are any."""
     from rich.table import Table
     from rich.text import Text
@@ -129,19 +131,9 @@ def _table(table: tables.Table, *, conclusive: bool = True) -> "RichTable":
         shown.add_column(name, justify="left" if place in (0, len(table.header)) else "right")
     for row, cells in enumerate(table.rows):
         verdict = table.notes.get(row, "")
-        told = verdict if conclusive or not verdict else "too noisy"
-        style = _STYLES.get(told, "")
-        shown.add_row(*map(Text, cells), *([Text(told, style=style)] if table.notes else []))
+        told = [Text(verdict, style=_STYLES.get(verdict, ""))] if table.notes else []
+        shown.add_row(*map(Text, cells), *told)
     return shown
-
-
-def _output() -> "Console":
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDE
-    return console
 
 
 def _gpus(report: Report) -> str:
@@ -155,16 +147,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bar(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def _bar(console: "Console", trials: int, left: str) -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    # Rarely redrawn: what goes on is a measurement.
-    return Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}", markup=False),
-        console=console,
-        refresh_per_second=1,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[left]}", markup=False))
+    return measuring_bar(console, trials, *columns, left=left)

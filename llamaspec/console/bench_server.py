@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Self
 from llamaspec.bench.remote_report import Level, ServerReport
 from llamaspec.bench.report import Latency
 from llamaspec.bench.sentences import percent, relative
-from llamaspec.bench.tables import NOTHING, Table
+from llamaspec.bench.tables import NOTHING, TOO_NOISY, Table
 from llamaspec.console.bench import print_findings, print_table
+from llamaspec.console.progress import measuring_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,7 @@ def level_table(report: ServerReport) -> Table:
     }
     names = [str(level.clients) for level in report.levels]
     verdicts = {
-        row: level.relative.verdict if report.conclusive else "too noisy"
+        row: level.relative.verdict if report.conclusive else TOO_NOISY
         for row, level in enumerate(report.levels)
         if level.relative
     }
@@ -128,19 +129,7 @@ def _share(value: float | None) -> str:
 
 
 def _started_bar(console: "Console", total: int) -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    # Rarely redrawn: what goes on is a measurement.
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        refresh_per_second=1,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    bar.add_task("", total=total)
-    bar.start()
-    return bar
+    what, left = TextColumn("{task.description}", markup=False), TimeRemainingColumn(compact=True)
+    return measuring_bar(console, total, what, BarColumn(24), MofNCompleteColumn(), left)

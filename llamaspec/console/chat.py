@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from llamaspec.console.answer import AnswerPrinter
+from llamaspec.console.answer import AnswerPrinter, harmless
 from llamaspec.events import FinishReason, ProgressEvent, TextEvent
 from llamaspec.stats import Stats
 
@@ -50,9 +50,9 @@ class Screen:
             self.tell(text)
 
     def tell(self, text: str) -> None:
-        """The reply to a command."""
+        """The reply to a command. What it quotes may be a foreign profile's, or a file's."""
         sys.stdout.flush()
-        self._beside.print(Text(text, style="dim"))
+        self._beside.print(Text(harmless(text), style="dim"))
 
     def table(self, rows: Iterable[tuple[str, ...]]) -> None:
         """Rows of a reply; the first column stands out."""
@@ -62,7 +62,7 @@ class Screen:
                 table.add_column(no_wrap=True)
                 for _ in row[1:]:
                     table.add_column(style="dim", overflow="fold")
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(harmless(cell)) for cell in row))
         self._beside.print(table, soft_wrap=False)
 
     def _printer(self) -> Printer:

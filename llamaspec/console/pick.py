@@ -5,22 +5,17 @@ from typing import TYPE_CHECKING, Literal
 
 from llamaspec.bench.pick import Option
 from llamaspec.bench.sentences import relative
-from llamaspec.console.tables import human_bytes
+from llamaspec.console.tables import human_bytes, wide_console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDE = 140  # columns where there is no terminal to ask
 _STYLES = {"faster": "green", "slower": "red"}
 
 
 def print_options(options: Sequence[Option], *, measured: bool) -> None:
     """A row for each, on standard output, in their order."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDE
+    console = wide_console()
     console.print(_table(options, measured))
     if absent := [one for one in options if not one.here]:
         console.print()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn
 
 
 class DownloadProgress:
@@ -75,6 +76,23 @@ def waiting(what: str) -> Iterator[None]:
     # Rarely redrawn: what goes on may be a measurement.
     with Console(stderr=True, highlight=False).status(escape(what), refresh_per_second=2):
         yield
+
+
+def measuring_bar(
+    console: "Console", total: float, *columns: "ProgressColumn", left: str = ""
+) -> "RichProgress":
+    """A bar with one task, begun. It is rarely redrawn: what goes on is a measurement.
+
+    `left` is a field of the task, for columns that show it.
+    """
+    from rich.progress import Progress
+
+    bar = Progress(
+        *columns, console=console, refresh_per_second=1, redirect_stdout=False, redirect_stderr=False
+    )
+    bar.add_task("", total=total, left=left)
+    bar.start()
+    return bar
 
 
 def _bars(console: "Console") -> "RichProgress":

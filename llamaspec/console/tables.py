@@ -1,6 +1,12 @@
 """Plain two-column tables, and numbers in the form that people read."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE = 150  # columns where there is no terminal to ask
 
 
 def human_bytes(count: int) -> str:
@@ -21,6 +27,16 @@ def human_count(count: int) -> str:
             return f"{size:.3g}{unit}" if unit else str(count)
         size /= 1000
     return f"{size:.3g} T"
+
+
+def wide_console() -> "Console":
+    """Standard output, with room for tables of figures where it is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console
 
 
 def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:

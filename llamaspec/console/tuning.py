@@ -2,15 +2,16 @@
 
 from typing import TYPE_CHECKING, Self
 
-from llamaspec.bench.sentences import relative
+from llamaspec.bench.sentences import counted, relative
 from llamaspec.bench.tuning.race import State
 from llamaspec.bench.tuning.search import Found
+from llamaspec.console.progress import measuring_bar
+from llamaspec.console.tables import wide_console
 from llamaspec.figures import Figure
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_WIDE = 140  # columns where there is no terminal to ask
 _STYLES = {"won": "green", "slower": "red", "failed": "red"}
 
 
@@ -47,20 +48,11 @@ class TuneProgress:
             self._console.print(f"{state.stage}: {state.doing} ({told})", markup=False)
 
     def _draw(self, state: State, told: str) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, TextColumn
 
         if self._bar is None:
-            # Rarely redrawn: what goes on is a measurement.
-            self._bar = Progress(
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[left]}  {task.description}", markup=False),
-                console=self._console,
-                refresh_per_second=1,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._bar.add_task("", total=state.total, left=told)
-            self._bar.start()
+            columns = (BarColumn(24), TextColumn("{task.fields[left]}  {task.description}", markup=False))
+            self._bar = measuring_bar(self._console, state.total, *columns, left=told)
         task = self._bar.task_ids[0]
         doing = f"{state.stage}: {state.doing}"
         self._bar.update(task, completed=min(state.spent, state.total), left=told, description=doing)
@@ -68,13 +60,10 @@ class TuneProgress:
 
 def print_found(found: Found) -> None:
     """What was tried, what it came to, what was chosen and why; on standard output."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDE
+    console = wide_console()
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("stage", "tried", "writes", "reads prompts", "outcome"):
         table.add_column(name, overflow="fold")
@@ -84,13 +73,17 @@ def print_found(found: Found) -> None:
         table.add_row(*map(Text, cells), Text(one.outcome, style=style))
     console.print()
     console.print(table)
-    console.print("Times as fast as what had won before it, with 95 % intervals.", style="dim")
+    console.print(
+        "Times as fast as what had won before it, with 95 % intervals from three heats on.", style="dim"
+    )
     console.print()
     console.print(Text.assemble(("Chosen: ", "bold"), (_chosen(found), "bold green")))
     console.print(found.why, markup=False)
     proof = found.proof
     speeds = f"Plain decoding {_speed(proof.plain)}, as chosen {_speed(proof.speculative)} tokens per second"
-    console.print(f"{speeds}: {relative(proof.speedup)} over {len(proof.prompts)} prompts.", markup=False)
+    prompts = counted(len(proof.prompts), "prompt")
+    few = ": too few to conclude from" if proof.speedup and proof.speedup.verdict == "too few" else ""
+    console.print(f"{speeds}: {relative(proof.speedup)} over {prompts}{few}.", markup=False)
 
 
 def _chosen(found: Found) -> str:

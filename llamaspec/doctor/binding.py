@@ -100,7 +100,7 @@ def _unusable(trouble: BuildTrouble) -> Finding:
             *trouble.log,
         )
     return broken(
-        f"{BINDING} is installed, and can't be used: {trouble.reason}.".replace("..", "."),
+        f"{BINDING} is installed, and can't be used: {trouble.reason.removesuffix('.')}.",
         f"Build it again (needs a C++ compiler):\n{command}",
         *trouble.log,
     )

@@ -18,6 +18,7 @@ from llamaspec.doctor.build import installed_version, requirements
 from llamaspec.doctor.check import Examined, Visit, worst
 from llamaspec.doctor.private import Scrubber, shared_environment
 from llamaspec.errors import UsageError
+from llamaspec.replacing import replacing
 
 
 def report(examined: Sequence[Examined]) -> dict[str, object]:
@@ -46,14 +47,9 @@ def write_bundle(examined: Sequence[Examined], visit: Visit, path: Path) -> None
         "versions.json": _versions(),
         "settings.json": _settings(visit, os.environ),
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
-            for name, content in contents.items():
-                bundle.writestr(name, json.dumps(scrubber.data(content), indent=1, ensure_ascii=False))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, content in contents.items():
+            bundle.writestr(name, json.dumps(scrubber.data(content), indent=1, ensure_ascii=False))
 
 
 def _versions() -> dict[str, object]:

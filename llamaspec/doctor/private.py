@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s]+@")  # up to the last one: passwords may have it, too
+# Whose host everybody knows; of other addresses all is left out: an index or a mirror of one's employer's.
+_PUBLIC = r"(?:[\w-]+\.)*(?:huggingface\.co|pypi\.org|pythonhosted\.org|python\.org|github\.com)(?!\.?[\w-])"
+_OWN_ADDRESS = re.compile(rf"""(?<=://)(?!{_PUBLIC})[^\s'"`<>]+""")
+_OWN_HOST = re.compile(rf"(?<=://)(?!{_PUBLIC})[\w-]+(?:\.[\w-]+)+")
 _TOKEN = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|pypi-|Bearer\s+)[\w.-]{8,}")
 _SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|AUTH|CREDENTIAL", re.IGNORECASE)
 # What follows in a path: up to a space, and over spaces to a word that can only be a part of a path.
@@ -67,7 +71,7 @@ class Scrubber:
 
     def text(self, text: str) -> str:
         text = self._folders.sub(lambda found: self._stand_ins[found[1].lower()], without_credentials(text))
-        text = _ABSOLUTE.sub("(path)", text)
+        text = _ABSOLUTE.sub("(path)", _OWN_ADDRESS.sub("(address)", text))
         return self._words.sub(lambda found: self._stand_ins[found[0].lower()], text)
 
     def data(self, value: Any) -> Any:
@@ -103,6 +107,8 @@ def _hosts() -> Iterator[str]:
         if host and host != "localhost":
             yield host
             yield host.partition(".")[0]
+    for value in os.environ.values():  # proxies and mirrors
+        yield from _OWN_HOST.findall(without_credentials(value))
 
 
 def _folders() -> dict[str, str]:

@@ -21,7 +21,7 @@ from llamaspec.native.devices import available_memory
 from llamaspec.profiles import find_profile
 
 _SMALL_PROFILE = "smollm2-135m"
-_SECONDS = 120.0  # on a slow machine the ten are more
+_SECONDS = 120.0  # to read the model from a slow disk takes what it takes
 _ROOM = 1.3  # a model of one byte takes so many
 
 # Shares of the limit that are no worry. In a small model what is no reading weighs more.
@@ -112,7 +112,7 @@ def _remedy(speed: Speed, build: Build) -> str:
 
 
 def _choose(visit: Visit) -> Path | None:
-    """The default main model where it is here and fits: the larger a model, the nearer to the limit."""
-    wanted = [*sources(visit.profile), *sources(find_profile(_SMALL_PROFILE))]
+    """The default pair's draft, which is soon loaded and still near to the limit; else what is here."""
+    wanted = [*reversed(sources(visit.profile)), *sources(find_profile(_SMALL_PROFILE))]
     files = (file for file in map(find_file, wanted) if file is not None)
     return next((file for file in files if _ROOM * file.stat().st_size < available_memory()), None)

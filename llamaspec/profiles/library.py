@@ -55,7 +55,7 @@ class Entry:
 def user_folder() -> Path:
     """The user's own profiles: `profiles` in LLAMASPEC_CONFIG, or in the system's place for settings."""
     root = os.environ.get("LLAMASPEC_CONFIG") or platformdirs.user_config_dir("llamaspec", appauthor=False)
-    return Path(root) / "profiles"
+    return Path(root).expanduser() / "profiles"
 
 
 def shipped_folder() -> Path:

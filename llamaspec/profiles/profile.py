@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
 from llamaspec.errors import UsageError
 from llamaspec.hub.sources import Source, stays_inside
@@ -33,13 +33,22 @@ ProfileName = Annotated[
     str, StringConstraints(pattern=NAME.pattern, max_length=64), AfterValidator(stays_inside)
 ]
 
+
+def _is_a_number(version: Any) -> Any:
+    """To Python `true` and 1.0 equal 1, and a literal's check is for equality."""
+    if isinstance(version, bool | float):
+        raise ValueError("must be the whole number 1")
+    return version
+
+
+Version = Annotated[Literal[1], BeforeValidator(_is_a_number)]
 Origin = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(one_line)]
 
 
 class Profile(Settings):
     """A main/draft pair and its settings. In YAML and in Python's arguments the version is `schema`."""
 
-    schema_version: Literal[1] = Field(alias="schema", description="version of the format")
+    schema_version: Version = Field(alias="schema", description="version of the format")
     name: ProfileName
     description: Line = ""
     license: Line = Field(default="", description="of the models' weights")

@@ -1,13 +1,12 @@
 """The user's own profiles on the disk: written whole or not at all, and never over another unasked."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from llamaspec.errors import ProfileNotFoundError, UsageError
 from llamaspec.profiles.document import shown
 from llamaspec.profiles.library import Entry, list_entries, shipped_folder, user_folder
 from llamaspec.profiles.profile import Profile, dump
+from llamaspec.replacing import replacing
 
 
 def entry_named(name: str) -> Entry | None:
@@ -41,14 +40,8 @@ def write_text(text: str, path: Path, *, overwrite: bool = False) -> None:
     """As `write_profile`."""
     refuse_to_overwrite(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise
 
 
 def own_entry(name: str) -> Entry:

@@ -17,4 +17,4 @@ def test_the_pair_is_whole_and_its_speed_is_measured(llamaspec, pair) -> None:
     )
     [measured] = speed["findings"]
     assert speed["state"] != "broken"
-    assert re.match(rf"[\d.]+ tokens/s with {re.escape(pair.main.name)}: \d+%", measured["sentence"])
+    assert re.match(rf"[\d.]+ tokens/s with {re.escape(pair.draft.name)}: \d+%", measured["sentence"])

@@ -1,8 +1,9 @@
 """`llamaspec bench` on generated files, with the real llama.cpp: what it reports and writes."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def test_a_report_of_a_pair(pair: tuple[str, str], tmp_path: Path) -> None:
     assert str(tmp_path) not in names[0].read_text(encoding="utf-8")
     assert not list(tmp_path.glob("*.partial"))
     compared = RUNNER.invoke(app, ["bench", "--compare", str(names[0]), str(names[0])])
-    assert compared.exit_code == 0 and "within noise" in compared.stdout
+    verdict = "within noise" if report.conclusive else "too noisy"
+    assert compared.exit_code == 0 and verdict in compared.stdout
 
 
 def test_json_on_standard_output_is_alone_there(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -210,12 +212,12 @@ def test_texts_that_part_are_reported_with_their_gap(
 
 
 class FakePeer:
-    def __init__(self, failing: bool = False) -> None:
+    def __init__(self, answers: int = 99) -> None:
         self.asked: list[str] = []
-        self.failing = failing
+        self.answers = answers
 
     def answer(self, prompt_text: str, n_predict: int) -> Any:
-        if self.failing:
+        if len(self.asked) == self.answers:
             raise LlamaspecError("It has gone.")
         self.asked.append(prompt_text)
         seconds = {"seconds": 1.0, "prompt_seconds": 0.5}
@@ -237,12 +239,48 @@ def test_a_peer_answers_every_prompt_as_it_is_rendered(pair: tuple[str, str]) ->
     assert report.outcome("other").speed.value == pytest.approx(5.0)
     assert report.outcome("other").program == "other"
 
-    @contextmanager
-    def open_failing(session: Session) -> Iterator[FakePeer]:
-        yield FakePeer(failing=True)
 
+def opened(peer: FakePeer) -> dict[str, Any]:
+    return {"peers": {"other": lambda session: nullcontext(peer)}}
+
+
+def test_a_peer_that_fails_at_once_ends_it(pair: tuple[str, str]) -> None:
     with pytest.raises(LlamaspecError, match="gone"):
-        measured(pair[0], Watched(), peers={"other": open_failing})
+        measured(pair[0], Watched(), **opened(FakePeer(answers=0)))
+
+
+def test_a_peer_that_fails_later_costs_only_its_own_figures(
+    pair: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watched()
+    report = measured(pair[0], watch, **opened(FakePeer(answers=2)))
+    assert len(report.trials) == 3 and "other" not in report.trials[2].runs
+    problem = "other failed after 2 trials: its figures are of these alone."
+    assert problem in watch.told and problem in [finding.problem for finding in report.findings]
+    assert "It has gone." in caplog.text
+    assert report.outcome("other").relative.count == 2 and report.outcome("auto").relative.count == 3
+
+
+def test_a_peer_that_ctrl_c_has_ended_is_no_failure(pair: tuple[str, str]) -> None:
+    peer, watch = FakePeer(answers=2), Watched()
+    report = measured(pair[0], watch, lambda: watch.trials == 2, **opened(peer))
+    assert len(report.trials) == 2 and report.findings[-1].problem.startswith("Stopped after 2")
+    assert not any("failed" in finding.problem for finding in report.findings)
+
+
+@pytest.mark.parametrize("name", ["plain", "auto", "llamaspec"])
+def test_a_peer_is_not_called_what_a_setting_is(pair: tuple[str, str], tmp_path: Path, name: str) -> None:
+    result = bench(pair[:1], tmp_path, "--settings", "auto", "--peer", f"{name}={sys.executable}")
+    assert isinstance(result.exception, UsageError) and "no name for a peer" in result.exception.message
+
+
+def test_answers_of_one_token_are_reported_without_a_speed(pair: tuple[str, str], tmp_path: Path) -> None:
+    page, work = tmp_path / "r.html", tmp_path / "short.yaml"
+    work.write_text("prompts: [{name: word, kind: short, prompt: Say one, n_predict: 1}]", encoding="utf-8")
+    result = bench(pair, tmp_path, "--workload", str(work), "--workload", "short", "--html", str(page))
+    assert result.exit_code == 0, result.output
+    assert "Nothing could be timed" in result.stdout and "faster" not in result.stdout
+    assert "Nothing could be timed" in page.read_text(encoding="utf-8")
 
 
 def test_bytes_of_a_token(tmp_path: Path) -> None:

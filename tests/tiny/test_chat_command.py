@@ -10,11 +10,22 @@ from gguf_files import tiny_llama
 from typer.testing import CliRunner, Result
 
 from llamaspec.chat.conversation import Conversation
+from llamaspec.chat.library import Library
 from llamaspec.chat.talk import Talk
 from llamaspec.cli import app
-from llamaspec.errors import ContextError, FileMissingError, ProfileNotFoundError, UsageError
+from llamaspec.cli.conversing import Conversing
+from llamaspec.console.chat import Screen
+from llamaspec.errors import (
+    ContextError,
+    FileMissingError,
+    LlamaspecError,
+    NetworkError,
+    OutOfMemoryError,
+    ProfileNotFoundError,
+    UsageError,
+)
 from llamaspec.events import FinishReason, ProgressEvent
-from llamaspec.session import load
+from llamaspec.session import Session, load
 
 RUNNER = CliRunner()
 LOADED = {
@@ -132,6 +143,9 @@ def test_nothing_is_kept_unless_it_is_said(model: str, tmp_path: Path) -> None:
     assert chat(model, "one", flags=("--no-save",)).exit_code == 0
     assert kept(tmp_path) == {}
     assert chat(model, "one", "/save it", "two", flags=("--no-save",)).exit_code == 0
+    assert questions(kept(tmp_path)["it"]) == ["one", "two"]
+    for flags in (("-c",), ("--load", "it")):
+        assert chat(model, "three", "/load it", "four", flags=(*flags, "--no-save")).exit_code == 0
     assert questions(kept(tmp_path)["it"]) == ["one", "two"]
 
 
@@ -252,3 +266,53 @@ def test_a_stopped_answer_stays_as_a_part(model: str) -> None:
         list(talk.answer("four"))
         assert not talk.conversation.turns[-1].stopped
         assert llm.stats.cached_tokens > 0
+
+
+class Lines:
+    """A person who types these."""
+
+    def __init__(self, *lines: str) -> None:
+        self._lines = iter(lines)
+
+    def read(self, start: str = "") -> str | None:
+        return next(self._lines, None)
+
+    def read_block(self) -> str | None:
+        return None
+
+
+def sitting(outcomes: list[str | BaseException], tmp_path: Path, errors: list[LlamaspecError]) -> Conversing:
+    """At a terminal; each outcome is a model to load, or what comes of trying to."""
+
+    def open_session(_profile: str | None) -> Session:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return load(main=outcome, settings=LOADED, parallel=1)
+
+    screen = Screen(color=False, markdown=False, quiet=True)
+    library = Library(tmp_path / "kept")
+    return Conversing(
+        open_session, None, None, library, screen, keep=False, interactive=True, on_error=errors.append
+    )
+
+
+def test_a_profile_that_can_not_be_had_leaves_everything_as_it_was(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors: list[LlamaspecError] = []
+    with sitting([model, NetworkError("no answer"), model], tmp_path, errors) as conversing:
+        conversing.run(Lines("/set temperature 0.5", "/profile smollm2-135m", "/set temperature", "one"))
+    assert [error.message for error in errors] == ["no answer"]
+    assert capsys.readouterr().err.count("temperature  0.5") == 2
+
+
+@pytest.mark.parametrize("second", [KeyboardInterrupt(), OutOfMemoryError("too little")])
+def test_without_any_pair_it_ends(model: str, tmp_path: Path, second: BaseException) -> None:
+    errors: list[LlamaspecError] = []
+    with (
+        sitting([model, KeyboardInterrupt(), second], tmp_path, errors) as conversing,
+        pytest.raises(type(second)),
+    ):
+        conversing.run(Lines("/profile smollm2-135m", "one"))
+    assert errors == []

@@ -137,6 +137,8 @@ def test_two_reports_are_compared_by_prompt() -> None:
     assert [row[0] for row in table.rows] == [outcome.setting for outcome in before.outcomes]
     assert set(table.notes.values()) == {"slower"}
     assert change(before, before, "auto").verdict == "within noise"
+    noisy = after.model_copy(update={"conclusive": False})
+    assert set(comparison(before, noisy).notes.values()) == {"too noisy"}
 
 
 def test_what_weakens_a_comparison_is_said() -> None:

@@ -1,10 +1,8 @@
 """Paired runs on a made-up machine: who goes next, whose time counts, what comes out of it."""
 
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from fake.backend import FakeBackend, FakeVocabulary
@@ -13,15 +11,10 @@ from fake.running import PROMPT, follows, plain
 from llamaspec.bench.paired import (
     WARM_UP,
     Lane,
-    Run,
-    Trial,
-    best_setting,
-    by_prompt,
     compare,
     first_difference,
     next_lane,
     open_sessions,
-    result,
 )
 from llamaspec.bench.workload import Prompt
 from llamaspec.decode.sequence import Request
@@ -30,10 +23,6 @@ from llamaspec.errors import DecodeError, OutOfMemoryError
 from llamaspec.events import FinishEvent, FinishReason, TextEvent
 from llamaspec.settings import SamplingSettings, SpeculationSettings
 from llamaspec.stats import Stats
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-import bench_speculation
 
 HELLO = Prompt(name="hello", kind="chat", prompt="Hello?")
 
@@ -103,14 +92,6 @@ def lane(predicted: int, last_turn: int, done: bool = False) -> Lane:
     return Lane(iter(()), FakeSession(Machine(), "", 1.0), last_turn, predicted, done=done)
 
 
-def a_run(speed: float, tokens: Sequence[int] = (1, 2, 3), timed: int = 100) -> Run:
-    return Run(timed + 1, timed, timed / speed, 5, 1.0, timed, 0, 0, FinishReason.LENGTH, tuple(tokens))
-
-
-def trial(prompt: str, kind: str, **speeds: float) -> Trial:
-    return Trial(prompt, kind, {name: a_run(speed) for name, speed in speeds.items()})
-
-
 @pytest.mark.parametrize(
     ("lanes", "chosen"),
     [
@@ -165,8 +146,8 @@ def test_a_machine_that_drifts_does_not_move_the_ratio() -> None:
         "plain": FakeSession(machine, "plain", 1.0),
         "other": FakeSession(machine, "other", 2.0, width=4),
     }
-    measured = compare(sessions, HELLO, 201, machine.clock).ratio("other", "plain")
-    assert measured == pytest.approx(2.0, rel=0.03)
+    runs = compare(sessions, HELLO, 201, machine.clock).runs
+    assert runs["other"].speed / runs["plain"].speed == pytest.approx(2.0, rel=0.03)
 
 
 def test_settings_are_greedy_and_the_prompt_may_shorten_the_answer() -> None:
@@ -200,7 +181,6 @@ def test_an_answer_that_ends_at_once_has_no_speed() -> None:
     done = compare(sessions, HELLO, 5, machine.clock)
     assert done.runs["a"].predicted == 1
     assert done.runs["a"].speed is None
-    assert done.ratio("b", "a") is done.ratio("a", "b") is None
 
 
 def test_an_error_ends_all_answers() -> None:
@@ -285,41 +265,6 @@ def test_what_does_not_fit_is_said_and_the_rest_closed() -> None:
     assert log[-1] == "closed off"
 
 
-def test_prompts_weigh_the_same_however_often_they_were_tried() -> None:
-    trials = [
-        trial("a", "code", plain=10.0, x=40.0),
-        trial("a", "code", plain=10.0, x=10.0),
-        trial("b", "code", plain=5.0, x=2.5),
-        trial("c", "chat", plain=10.0, x=20.0),
-    ]
-    assert by_prompt(trials, "x", "plain") == pytest.approx({"a": 2.0, "b": 0.5, "c": 2.0})
-    found = result(trials, "x", "plain")
-    assert found.overall == pytest.approx(2.0 ** (1 / 3))
-    assert found.by_kind == pytest.approx({"code": 1.0, "chat": 2.0})
-    assert found.worst == ("b", pytest.approx(0.5))
-    assert result(trials, "plain", "plain").overall == pytest.approx(1.0)
-
-
-def test_prompts_without_a_speed_are_left_out() -> None:
-    empty = Trial("b", "chat", {"plain": a_run(10.0), "x": a_run(1.0, timed=0)})
-    found = result([trial("a", "code", plain=10.0, x=15.0), empty], "x", "plain")
-    assert found.overall == pytest.approx(1.5)
-    assert found.by_kind == {"code": pytest.approx(1.5), "chat": None}
-    nothing = result([empty], "x", "plain")
-    assert (nothing.overall, nothing.worst) == (None, None)
-    assert best_setting([empty], ["x"], "plain") is None
-
-
-def test_the_best_setting_is_the_best_over_all() -> None:
-    trials = [
-        trial("a", "code", plain=10.0, bold=40.0, shy=20.0),
-        trial("b", "chat", plain=10.0, bold=3.0, shy=10.0),
-    ]
-    assert best_setting(trials, ["bold", "shy"], "plain") == "shy"
-    assert best_setting(trials[:1], ["bold", "shy"], "plain") == "bold"
-    assert best_setting(trials, [], "plain") is None
-
-
 @pytest.mark.parametrize(
     ("one", "other", "place"),
     [((1, 2), (1, 2), None), ((), (), None), ((1, 2), (1, 3), 1), ((1,), (1, 2), 1), ((4,), (5,), 0)],
@@ -350,11 +295,3 @@ def test_who_asks_to_stop_ends_it_between_two_turns() -> None:
         compare(sessions, HELLO, 9, machine.clock, should_stop=lambda: len(log) == 5)
     assert len(log) == 5
     assert sessions["a"].closed == sessions["b"].closed == 1
-
-
-def test_the_script_hands_a_set_on_to_the_command(tmp_path: Path) -> None:
-    (tmp_path / "main.gguf").touch()
-    words = ["--set", "C", "--published", str(tmp_path / "main.gguf"), "draft.gguf", "--settings", "auto"]
-    handed_on = bench_speculation.bench_arguments([*words, "-n", "8"])
-    pair = ["-m", str(tmp_path / "main.gguf"), "-md", "draft.gguf"]
-    assert handed_on == ["bench", *pair, "--settings", "auto", "-n", "8"]

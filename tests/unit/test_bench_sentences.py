@@ -34,7 +34,7 @@ def with_ratio(ratio: Ratio | None, **changes: Any) -> Report:
         ),
         (
             Ratio(value=1.49, low=0.0, high=4.8e8, count=1),
-            "auto was 1.49× as fast as plain in one run: too few to conclude from",
+            "auto was 1.49× as fast as plain in 1 run: too few to conclude from",
         ),
         (None, "plain writes 9.79 ± 0.22 tokens per second here"),
     ],
@@ -69,6 +69,8 @@ def test_the_roofline_explains_what_is_above_it() -> None:
     assert below.endswith("of which plain reaches 80 %.")
     above = sentences.roofline(Roofline(**limit, fractions={"plain": 0.8, "auto": 1.3}))
     assert above.endswith("auto reaches 130 % (more than 100 %, as one reading yields several tokens).")
+    odd = sentences.roofline(Roofline(**limit, fractions={"plain": 1.1, "auto": 1.3}))
+    assert "caches hold a part" in odd and "several tokens" not in odd
 
 
 def test_the_command_names_what_was_measured() -> None:
@@ -78,6 +80,8 @@ def test_the_command_names_what_was_measured() -> None:
     assert words[words.index("--settings") + 1] == "plain,fixed:16:0.75,auto"
     assert [words[i + 1] for i, word in enumerate(words) if word == "--workload"][1:] == ["code", "edit"]
     assert "--workload" not in sentences.command(report())
+    two = work.model_copy(update={"name": "mine + yours"})
+    assert "--workload mine.yaml --workload yours.yaml" in sentences.command(report(work=two))
 
 
 def test_the_method_says_how_peers_were_measured() -> None:

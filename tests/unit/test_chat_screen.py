@@ -134,3 +134,10 @@ def test_replies_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     screen.tell(f"[red]{END_OF_BLOCK}[/nothing]")
     screen.table([("[b]", "x")])
     assert f"[red]{END_OF_BLOCK}[/nothing]\n[b]  x" in capsys.readouterr().err
+
+
+def test_what_a_reply_quotes_can_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(color=None, markdown=False, quiet=False)
+    screen.tell("System prompt: \x1b]0;mine\x07\x1b[2J\x9b1A")
+    screen.table([("name", "\x1b[2J")])
+    assert not {"\x1b", "\x07", "\x9b"} & set(capsys.readouterr().err)

@@ -108,3 +108,18 @@ def test_what_goes_wrong_offers_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     for offer in (completion.models, completion.kept_models, completion.profiles):
         assert offer("") == []
     assert completion.profiles_or_models("") == []
+
+
+def test_it_is_installed_for_the_user_and_no_test_has_a_real_home(home: Path) -> None:
+    assert Path.home().name.startswith("llamaspec-home-")  # tests/conftest.py
+    here = {"HOME": str(home), "USERPROFILE": str(home), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("'llamaspec'", "'llamaspec', '--install-completion', 'bash'")],
+        env={**os.environ, **here},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    installed = (home / ".bash_completions" / "llamaspec.sh").read_text(encoding="utf-8")
+    assert "_LLAMASPEC_COMPLETE" in installed

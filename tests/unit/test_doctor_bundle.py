@@ -77,7 +77,7 @@ def test_a_bundle_has_nothing_that_tells_who_and_where(home: Path, tmp_path: Pat
         assert str(path).lower() not in text.lower()
     [finding] = json.loads(parts["doctor.json"])["checks"][0]["findings"]
     assert finding["sentence"] == "(user) on (host) failed at (path)."
-    assert finding["remedy"] == "Run '(home)' -m pip, at https://index.example/simple."
+    assert finding["remedy"] == "Run '(home)' -m pip, at https://(address)"
     assert finding["details"][1:] == ["(home)", "(path)", "(path)", "ok: 12 tokens/s, and/or 3 / 4"]
 
     settings = json.loads(parts["settings.json"])
@@ -161,3 +161,13 @@ def test_no_user_name_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(getpass, "getuser", fail)
     monkeypatch.setattr(private.Path, "home", lambda: Path("/somewhere/else"))
     assert Scrubber.of_this_machine().text("in /somewhere/else/x") == "in (home)"
+
+
+def test_hosts_of_ones_own_are_left_out_and_public_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.corp.example:3128")
+    scrub = Scrubber.of_this_machine().text
+    assert scrub("Pool(host='proxy.corp.example', port=3128)") == "Pool(host='(host)', port=3128)"
+    assert scrub("see https://mirror.corp.example/models/x, or not") == "see https://(address) or not"
+    for public in ("Accept it on https://huggingface.co/owner/name.", "from https://python.org."):
+        assert scrub(public) == public
+    assert "(address)" in scrub("https://huggingface.co.corp.example/x")

@@ -17,6 +17,16 @@ def test_a_figure_is_the_mean_of_the_prompts_medians_with_the_spread_within_prom
     assert str(Figure(value=9.789, spread=0.218)) == "9.79 ± 0.22"
 
 
+def test_what_was_measured_once_has_no_spread() -> None:
+    assert str(figure({"one": [9.789]})) == "9.79"
+    assert str(figure({"one": [9.789, 9.789]})) == "9.79 ± 0.00"
+
+
+def test_prompts_weigh_the_same_however_often_they_were_tried() -> None:
+    measured = ratio({"one": [4.0, 1.0], "other": [0.5]})
+    assert measured is not None and measured.value == pytest.approx(1.0)
+
+
 def test_nothing_measured_is_no_figure() -> None:
     assert figure({}) is None
     assert ratio({"prompt": []}) is None
@@ -37,6 +47,16 @@ def test_a_ratios_interval_is_students() -> None:
     assert measured.value == pytest.approx(math.exp(0.1))
     assert measured.low == pytest.approx(math.exp(0.1 - margin))
     assert measured.high == pytest.approx(math.exp(0.1 + margin))
+
+
+def test_an_interval_of_many_is_near_to_the_normal_distributions() -> None:
+    """41 and 121 ratios: t is 2.021 with 40 degrees of freedom, 1.980 with 120."""
+    for count, t in ((41, 2.021), (121, 1.980)):
+        logs = [0.1 * (-1) ** n for n in range(count)]
+        measured = ratio({str(n): [math.exp(log)] for n, log in enumerate(logs)})
+        assert measured is not None
+        margin = math.log(measured.high / measured.low) / 2
+        assert margin == pytest.approx(t * stdev(logs) / math.sqrt(count), rel=0.002)
 
 
 def test_repeats_tell_the_noise_apart_from_the_prompts() -> None:

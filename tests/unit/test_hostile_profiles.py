@@ -105,6 +105,11 @@ COLLECTION: dict[str, tuple[str, str]] = {
     "hexadecimal": (SOUND + "runtime: {ctx_size: 0x7fffffff}\n", "must be a whole number"),
     "other digits": (SOUND + "runtime: {ctx_size: ٤٠٩٦}\n", "must be a whole number"),
     "other version": (SOUND.replace("schema: 1", "schema: 2"), "schema: must be 1"),
+    "a switch as version": (SOUND.replace("schema: 1", "schema: true"), "schema: must be the whole number 1"),
+    "a fraction as version": (
+        SOUND.replace("schema: 1", "schema: 1.0"),
+        "schema: must be the whole number 1",
+    ),
     # Unicode
     "homoglyph in the name": (SOUND.replace("mine", "min\u0435"), "is not lower-case letters and digits"),
     "homoglyph in the owner": (with_main(repo="Qw\u0435n/name"), "is not owner/name"),

@@ -65,13 +65,14 @@ TABLE: dict[str, set[str]] = {
         "native.quantize",
         "closing",
     },
-    "chat": BASE | {"session", "profiles", "bench.naming"},
+    "chat": BASE | {"session", "profiles", "bench.naming", "replacing"},
     "doctor": BASE
     | {
         "llamaspec",
         "session",
         "profiles",
         "interpreter",
+        "replacing",
         "hub",
         "gguf",
         "bench.bandwidth",
@@ -104,7 +105,7 @@ TABLE: dict[str, set[str]] = {
     "control": {"decode.ports", "settings"},
     "native": {"closing", "interpreter", "decode.ports", "gguf", "settings", "errors"},
     "decode": {"settings", "events", "stats", "errors"},
-    "profiles": {"hub", "gguf", "settings", "provenance", "figures", "errors"},
+    "profiles": {"hub", "gguf", "settings", "provenance", "figures", "replacing", "errors"},
     "provenance": {"figures", "settings"},
     "figures": {"settings"},
     "templates": {"closing", "interpreter", "errors"},
@@ -116,6 +117,7 @@ TABLE: dict[str, set[str]] = {
     "stats": set(),
     "closing": set(),
     "interpreter": set(),
+    "replacing": set(),
     "errors": set(),
 }
 

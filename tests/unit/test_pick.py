@@ -64,6 +64,14 @@ def test_the_fastest_is_picked_and_stands_first() -> None:
     assert rows[0].speedup is not None and rows[0].speedup.value == pytest.approx(1.5, rel=0.02)
 
 
+def test_without_time_one_heat_is_run_and_decides_nothing() -> None:
+    machine = Machine({"no draft at all": 20, "n-grams alone": 21, "a": 30}, spent=500.0)
+    name, rows = picked(machine, model("a"), seconds=300.0)
+    assert name == "no draft at all" and len(machine.fields) == 1
+    assert [one.name for one in rows if one.undecided] == ["n-grams alone", "a"]
+    assert not any(one.undecided for one in picked(machine, model("a"), seconds=900.0)[1])
+
+
 def test_where_speculation_loses_there_is_none() -> None:
     machine = Machine({"no draft at all": 20, "n-grams alone": 19, "a": 12})
     name, rows = picked(machine, model("a"))

@@ -171,9 +171,10 @@ class Contest:
             return ""
         if whole.verdict == "slower" or (whole.count >= _HOPELESS_AFTER and whole.value < _HOPELESS):
             return SLOWER
-        if fresh is None or fresh.count < _FEWEST_HEATS:
+        if fresh is None or fresh.interval is None or fresh.count < _FEWEST_HEATS:
             return ""
-        if fresh.low > 0.0 and fresh.value > (fresh.value / fresh.low) ** _MANY_LOOKS:
+        low, _ = fresh.interval
+        if low > 0.0 and fresh.value > (fresh.value / low) ** _MANY_LOOKS:
             return FASTER if self._keeps_the_rest(candidate) else SLOWER
         return NO_GAIN if fresh.value < _WORTH_IT else ""
 

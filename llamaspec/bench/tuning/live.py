@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-from llamaspec.bench.paired import WARM_UP, Run, compare, greedy
+from llamaspec.bench.paired import WARM_UP, Run, compare, greedy, rotated
 from llamaspec.bench.tuning.candidates import Candidate
 from llamaspec.bench.tuning.race import Heat, Sample
 from llamaspec.bench.workload import Prompt
@@ -39,6 +39,7 @@ class LiveRace(Closing):
         self._most = most
         self._sessions: dict[str, Session] = {}
         self._capacity: int | None = None
+        self._heats = 0
         self.spent = 0.0
 
     @property
@@ -61,6 +62,7 @@ class LiveRace(Closing):
 
     def __call__(self, field: Sequence[Candidate], prompt: Prompt, n_predict: int) -> Heat:
         """Errors of the first of the field are raised, those of others told."""
+        self._heats += 1
         started = time.monotonic()
         samples, failed = self._side_by_side(field, prompt, n_predict)
         seconds = time.monotonic() - started
@@ -88,7 +90,8 @@ class LiveRace(Closing):
                     raise
                 failed[candidate.key] = error.message
         try:
-            trial = compare(sessions, prompt, n_predict, should_stop=self._should_stop)
+            in_turn = rotated(sessions, self._heats)
+            trial = compare(in_turn, prompt, n_predict, should_stop=self._should_stop)
         except LlamaspecError:  # of whom, is not told
             return self._one_by_one(field, prompt, n_predict)
         return {key: _sample(run) for key, run in trial.runs.items()}, failed
@@ -96,10 +99,13 @@ class LiveRace(Closing):
     def _one_by_one(
         self, field: Sequence[Candidate], prompt: Prompt, n_predict: int
     ) -> tuple[dict[str, Sample], dict[str, str]]:
-        """Where they don't fit together, or one of them fails; the machine's moods are not shared then."""
+        """Where they don't fit together, or one of them fails; the machine's moods are not shared then.
+
+        Who is still loaded begins: that spares loading, and nobody is always the first.
+        """
         samples: dict[str, Sample] = {}
         failed: dict[str, str] = {}
-        for candidate in field:
+        for candidate in sorted(field, key=lambda one: one.key not in self._sessions):
             try:
                 session = self._session(candidate, {candidate.key})
                 trial = compare({candidate.key: session}, prompt, n_predict, should_stop=self._should_stop)

@@ -12,8 +12,8 @@ import psutil
 
 from llamaspec import __version__
 from llamaspec.bench.memory import Paging, on_battery
-from llamaspec.bench.noise import BUSY, OtherLoad
-from llamaspec.bench.report import Finding
+from llamaspec.bench.noise import OtherLoad
+from llamaspec.bench.report import BUSY, Finding
 from llamaspec.bench.tuning.candidates import Candidate, Scope, Stage, stages
 from llamaspec.bench.tuning.journal import Journal
 from llamaspec.bench.tuning.live import LiveRace, free_bytes
@@ -56,7 +56,10 @@ class Wish:
 
 
 class Tuner(Closing):
-    """`search`, then `tuned`. Models that are not here are fetched; errors are those of `session.load`."""
+    """`search`, then `tuned`, then `forget`.
+
+    Models that are not here are fetched; errors are those of `session.load`.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class Tuner(Closing):
     def tuned(self, found: Found, name: str) -> Profile:
         """The profile under its new name, with the settings that were chosen and where they come from.
 
-        Loads the pair once more, as it will be used. The search is over with that.
+        Loads the pair once more, as it will be used.
         """
         updates: dict[str, Any] = {"name": name}
         if found.chosen.draft:  # a file of this machine, which a profile from elsewhere can't name
@@ -123,10 +126,12 @@ class Tuner(Closing):
         before = free_bytes()["host"]
         with load(profile, remember=False) as session:
             provenance = self._provenance(found, session, before, free_bytes()["host"])
-        profile = profile.model_copy(update={"provenance": provenance})
+        return profile.model_copy(update={"provenance": provenance})
+
+    def forget(self) -> None:
+        """The profile is written: what the search has left is not needed any more."""
         self._journal.forget()
         shutil.rmtree(self._folder, ignore_errors=True)
-        return profile
 
     def close(self) -> None:
         """Free the models. A second call does nothing."""

@@ -66,7 +66,7 @@ def add_command(
 def _told(profile: "Profile", models: "list[Download]") -> Iterator[str]:
     from llamaspec.console.tables import human_bytes
     from llamaspec.profiles.adding import settings_of
-    from llamaspec.profiles.document import shown
+    from llamaspec.profiles.document import printable, shown
 
     yield f"{profile.name}: {profile.description}".rstrip(": ")
     yield f"  from      {profile.origin}"
@@ -88,7 +88,9 @@ def _told(profile: "Profile", models: "list[Download]") -> Iterator[str]:
     settings = list(settings_of(profile))
     yield "  settings  " + ("as by default" if not settings else "")
     for key, value in settings:
-        yield f"            {key}: {shown(str(value))}"
+        text = str(value)
+        rest = f" ({len(text):,} characters)" if shown(text) != printable(text) else ""
+        yield f"            {key}: {shown(text)}{rest}"
     yield "  none of them acts on this machine: no paths, hosts, ports or keys"
     if tuned := profile.provenance:
         yield f"  tuned     {tuned.date} on {tuned.machine.cpu}: {tuned.speedup} of plain decoding"
