@@ -7,13 +7,12 @@ saves time: a file that is missing, damaged or of another version is as if nothi
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from llamaspec.control.auto import Knowledge
 from llamaspec.hub.cache import cache_root
+from llamaspec.replacing import replacing
 
 _VERSION = 1
 
@@ -44,12 +43,9 @@ class Remembered:
         data = knowledge.as_dict()
         if not knowledge.prices.fit:
             data["prices"] = {}
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(data), encoding="utf-8")
-            partial.replace(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as partial:
+                partial.write_text(json.dumps(data), encoding="utf-8")
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             log.info("What was measured can't be kept: %s.", error)

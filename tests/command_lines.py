@@ -71,5 +71,5 @@ def _leaves(group: TyperGroup, name: str) -> Iterator[tuple[str, TyperCommand]]:
     for each, command in group.commands.items():
         if isinstance(command, TyperGroup):
             yield from _leaves(command, f"{name} {each}")
-        elif isinstance(command, TyperCommand):
+        elif isinstance(command, TyperCommand) and not command.hidden:
             yield f"{name} {each}", command

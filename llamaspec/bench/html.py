@@ -17,6 +17,7 @@ from llamaspec.bench.drawing import as_svg
 from llamaspec.bench.plots import MOST, TITLES, plots, write_png
 from llamaspec.bench.report import Report
 from llamaspec.bench.tables import Table
+from llamaspec.replacing import replacing
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -76,9 +77,8 @@ def write_html(report: Report, path: Path, png_folder: Path | None = None) -> No
     """
     figures = plots(report)
     page = _render(report, {name: as_svg(figure, name) for name, figure in figures.items()})
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8", newline="\n")
     if png_folder is not None:
         write_png(report, png_folder, figures)
 

@@ -148,11 +148,11 @@ class Options:
         except subprocess.TimeoutExpired:
             raise UsageError(f"{program} --help takes for ever: no llama-server.") from None
         options = cls(done.stdout)
-        if done.returncode or not options.first("--ctx-size"):
+        if done.returncode:
             end = "\n".join(done.stdout.splitlines()[-5:])
-            raise UsageError(
-                f"{program} --help ended with {done.returncode} and describes no llama-server.\n{end}"
-            )
+            raise UsageError(f"{program} --help ended with {done.returncode}.\n{end}", _FORM)
+        if not options.first("--ctx-size"):
+            raise UsageError(f"{program} is no llama-server: it has no --ctx-size.", _FORM)
         return options
 
     def first(self, *names: str) -> str | None:

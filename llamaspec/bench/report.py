@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from llamaspec.errors import UsageError
 from llamaspec.figures import Figure, Ratio
 from llamaspec.provenance import Machine, ModelRecord, WorkRecord
+from llamaspec.replacing import replacing
 from llamaspec.settings import Line, Settings
 
 MAX_BYTES = 64 << 20
@@ -158,9 +159,8 @@ class Report(Settings):
 
 def write_report(report: Settings, path: Path) -> None:
     """As JSON; whoever reads the file finds it whole. Raises OSError."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(report.model_dump_json(indent=1, by_alias=True), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(report.model_dump_json(indent=1, by_alias=True), encoding="utf-8")
 
 
 def read_report(path: Path) -> Report:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llamaspec.bench.report import Report
+from llamaspec.replacing import replacing
 
 COLUMNS = (
     "trial",
@@ -32,12 +33,10 @@ def write_csv(report: Report, path: Path) -> None:
 
     Whoever reads the file finds it whole. Raises OSError.
     """
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(_rows(report))
-    partial.replace(path)
 
 
 def _rows(report: Report) -> Iterator[tuple[object, ...]]:

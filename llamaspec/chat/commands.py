@@ -96,7 +96,12 @@ def drafting(argument: str) -> dict[str, object]:
     """Speculation settings by the name that /spec takes. Raises UsageError."""
     if argument == "fixed":
         return {"mode": "fixed"}
-    return speculation("plain" if argument == "off" else argument)
+    try:
+        return speculation("plain" if argument == "off" else argument)
+    except UsageError as error:
+        raise UsageError(
+            error.message, "There are auto, off, fixed, and fixed:16:0.75 and the like."
+        ) from None
 
 
 def sampled(before: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:

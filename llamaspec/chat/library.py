@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,18 +66,17 @@ class Library:
             place = ".".join(map(str, first["loc"])) or "the file"
             raise UsageError(f"{path} holds no conversation: {place}: {first['msg']}.") from None
 
+    def prepare(self) -> None:
+        """Make the folder, for the user alone. Raises LlamaspecError where the disk refuses."""
+        with _kept_at(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def save(self, name: str, conversation: Conversation) -> None:
         """Raises UsageError for what is no name, LlamaspecError where the disk refuses."""
         path = self.path(name)
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with replacing(path) as partial, open(partial, "wb", opener=open_private) as file:
-                file.write(conversation.model_dump_json(indent=1).encode("utf-8", "replace"))
-        except OSError as error:
-            raise LlamaspecError(
-                f"The conversation can't be kept: {error.strerror}.",
-                f"It would be {path}; --no-save does without.",
-            ) from error
+        self.prepare()
+        with _kept_at(path), replacing(path) as partial, open(partial, "wb", opener=open_private) as file:
+            file.write(conversation.model_dump_json(indent=1).encode("utf-8", "replace"))
 
     def new_name(self) -> str:
         """A name by the time, that no conversation has."""
@@ -110,6 +109,17 @@ class Library:
             if _NAME.fullmatch(path.stem):
                 with suppress(OSError):  # gone in the meantime
                     yield Kept(path.stem, path, path.stat().st_mtime)
+
+
+@contextmanager
+def _kept_at(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LlamaspecError(
+            f"The conversation can't be kept: {error.strerror}.",
+            f"It would be {path}; --no-save does without.",
+        ) from error
 
 
 def history_file() -> Path:

@@ -83,7 +83,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:
-        sys.exit(report(LlamaspecError(f"The system refuses: {error.strerror or error}.")))
+        what = f": {error.filename}" if error.filename else ""
+        sys.exit(report(LlamaspecError(f"The system refuses: {error.strerror or error}{what}.")))
 
 
 def report(error: LlamaspecError) -> int:

@@ -14,7 +14,7 @@ import typer
 from llamaspec.bench.measure import OpenPeer, Task, measure
 from llamaspec.bench.naming import AUTO, DEFAULT, FIXED, PLAIN, named, speculation
 from llamaspec.bench.paired import Overrides
-from llamaspec.bench.peer import PeerServer, parse_peer
+from llamaspec.bench.peer import Options, PeerServer, parse_peer
 from llamaspec.bench.report import Report, write_report
 from llamaspec.bench.sentences import OWN
 from llamaspec.bench.workload import Workload
@@ -184,6 +184,8 @@ def _peers(parameters: Mapping[str, Any], task: Task, *, has_draft: bool) -> dic
     if not has_draft:
         settings = [PLAIN]
     programs = [parse_peer(text) for text in parameters["peer"] or ()]
+    for _, program in programs:
+        Options.of(program)  # what is no llama-server is refused before anything is loaded
     if len({name for name, _ in programs}) < len(programs):
         raise UsageError("Two peers have the same name.", "Name one of them differently: NAME=PATH.")
     if taken := {name for name, _ in programs} & {OWN, *task.settings}:

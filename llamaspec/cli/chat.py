@@ -85,6 +85,8 @@ def chat(
         raise UsageError("There is no conversation to go on with.", "Start one: llamaspec chat")
     name = kept[0].name if continue_ else load
     conversation = None if name is None else library.read(name)
+    if not no_save:
+        library.prepare()
     if conversation is not None and system is not None:
         conversation = conversation.with_system(system)
 

@@ -17,6 +17,7 @@ from llamaspec.cli.prompt import read_text
 from llamaspec.closing import Closing
 from llamaspec.console.chat import Screen, turn_line
 from llamaspec.console.panel import print_stats
+from llamaspec.console.unechoed import unechoed
 from llamaspec.errors import ContextError, LlamaspecError, UsageError
 from llamaspec.events import FinishReason
 from llamaspec.profiles import find_profile, list_profiles
@@ -175,7 +176,7 @@ class Conversing(Closing):
         talk, turns = self._talk, len(self._talk.conversation.turns)
         view = self._screen.answer()
         try:
-            with Interrupt(patient=True) as interrupt:
+            with unechoed(), Interrupt(patient=True) as interrupt:
                 try:
                     for event in talk.answer(question, interrupt, view.progress):
                         view.write(event)
@@ -214,7 +215,7 @@ class Conversing(Closing):
     def _attach(self, name: str) -> None:
         if not name:
             self._screen.tell(
-                f"Left out: {len(self._attached)} files." if self._attached else "Nothing was read."
+                f"Files left out: {len(self._attached)}." if self._attached else "Nothing was read."
             )
             self._attached.clear()
             return
@@ -269,7 +270,7 @@ class Conversing(Closing):
             self._screen.table(kept_rows(self._library))
             return
         self._begin(self._library.read(name), name if self._keep else None)
-        self._screen.tell(f"{name}: {len(self._talk.conversation.turns)} turns.")
+        self._screen.tell(f"{name}: {_turns(self._talk.conversation)}.")
         self._show_last()
 
     def _show_last(self) -> None:
@@ -309,7 +310,8 @@ class Conversing(Closing):
         llm = self._talk.llm
         chosen = llm.prepare((), settings=self._talk.settings).speculation
         names = chosen.choose(llm.loaded.drafters)
-        return f"{chosen.mode} ({', '.join(names)})" if names else "off"
+        limits = f":{chosen.ceiling}:{chosen.p_min:g}" if chosen.mode == "fixed" else ""
+        return f"{chosen.mode}{limits} ({', '.join(names)})" if names else "off"
 
     def _spec(self, setting: str) -> None:
         if setting:
@@ -340,11 +342,16 @@ class Conversing(Closing):
         print_stats(llm.stats, llm.finish_reason, llm.prices())
 
 
+def _turns(conversation: Conversation) -> str:
+    count = len(conversation.turns)
+    return f"{count} turn{'' if count == 1 else 's'}"
+
+
 def kept_rows(library: Library) -> Iterator[tuple[str, ...]]:
     """A line for each conversation that is kept: name, turns, when it was changed, how it begins."""
     for kept in library.list():
         turns, title = "", "can't be read"
         with suppress(UsageError):
             conversation = library.read(kept.name)
-            turns, title = f"{len(conversation.turns)} turns", conversation.title
+            turns, title = _turns(conversation), conversation.title
         yield kept.name, turns, time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.changed)), title

@@ -156,7 +156,7 @@ def _target(name: str, output: Path | None, force: bool) -> tuple[str, Path]:
     """The new profile's name and file. Raises UsageError before any time is spent on it."""
     from llamaspec.errors import UsageError
     from llamaspec.profiles.making import slug
-    from llamaspec.profiles.storing import place_of
+    from llamaspec.profiles.storing import place_of, refuse_missing_folder
 
     if output is None:
         tuned = name if name.endswith("-tuned") else slug(f"{name[:58]}-tuned")
@@ -165,8 +165,7 @@ def _target(name: str, output: Path | None, force: bool) -> tuple[str, Path]:
         raise UsageError(f"{output} is no name for a profile's file.", "Name one that ends in .yaml.")
     else:
         tuned, path = slug(output.stem), output
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"{path} is in a folder that is not there.", "Make the folder first.")
+        refuse_missing_folder(path)
     if path.exists() and not force:
         raise UsageError(f"There is a profile {path} already.", "--force replaces it; -o names another.")
     return tuned, path
@@ -177,7 +176,7 @@ def _run(tuner: "Tuner", wish: "Wish", name: str, quiet: bool) -> "tuple[Found, 
 
     if wish.resume and not quiet:
         told = (
-            f"{tuner.replayed} runs are there already" if tuner.replayed else "there is nothing to go on with"
+            f"{tuner.measured} runs are there already" if tuner.measured else "there is nothing to go on with"
         )
         typer.echo(f"Resuming: {told}.", err=True)
     elif tuner.unfinished and not quiet:
@@ -187,7 +186,10 @@ def _run(tuner: "Tuner", wish: "Wish", name: str, quiet: bool) -> "tuple[Found, 
             found = tuner.search(progress)
             return found, tuner.tuned(found, name)
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command with --resume goes on from here.", err=True)
+        told = (
+            "The same command with --resume goes on from here." if tuner.measured else "Nothing was measured."
+        )
+        typer.echo(f"Stopped, without a profile. {told}", err=True)
         raise typer.Exit(130) from None
 
 

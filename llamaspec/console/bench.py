@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 from llamaspec.bench import sentences, tables
 from llamaspec.bench.report import BUSY, Finding, Report, TrialRecord
 from llamaspec.console.progress import measuring_bar
-from llamaspec.console.tables import wide_console
+from llamaspec.console.tables import print_figures, wide_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,14 +85,14 @@ def print_report(report: Report, conclusions: Iterable[str] = ()) -> None:
     console.print(f"{report.main.file}{draft}", style="bold", markup=False)
     console.print(f"{report.machine.cpu}, {report.machine.cores} cores, {_gpus(report)}", style="dim")
     console.print()
-    console.print(_table(tables.overview(report)))
+    print_figures(_table(tables.overview(report)), console)
     by_kind = tables.speedup_by_kind(report)
     if len(report.work.kinds) > 1 and len(by_kind.header) > 1:
         console.print(
             f"\nTimes {report.baseline}, with 95 % intervals where there are three answers or more",
             style="bold",
         )
-        console.print(_table(by_kind))
+        print_figures(_table(by_kind), console)
     console.print()
     lines = [f"{sentences.headline(report)}.", *conclusions]
     if report.roofline:
@@ -106,7 +106,7 @@ def print_report(report: Report, conclusions: Iterable[str] = ()) -> None:
 def print_table(table: tables.Table, notes: Iterable[str] = ()) -> None:
     """A table by itself on standard output, with sentences below."""
     console = wide_console()
-    console.print(_table(table))
+    print_figures(_table(table), console)
     console.print()
     for note in notes:
         console.print(note, markup=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llamaspec.bench.pick import Option
 from llamaspec.bench.sentences import relative
-from llamaspec.console.tables import human_bytes, wide_console
+from llamaspec.console.tables import human_bytes, print_figures, wide_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +16,7 @@ _STYLES = {"faster": "green", "slower": "red"}
 def print_options(options: Sequence[Option], *, measured: bool) -> None:
     """A row for each, on standard output, in their order."""
     console = wide_console()
-    console.print(_table(options, measured))
+    print_figures(_table(options, measured), console)
     if absent := [one for one in options if not one.here]:
         console.print()
         for one in absent:

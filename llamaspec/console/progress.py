@@ -55,12 +55,15 @@ class DownloadProgress:
         if self._bars is None:
             outcome = "done" if complete else "failed"
             self._say(f"{self._task}: {outcome} after {time.monotonic() - self._started:.1f} s")
-        elif complete:
-            # An unknown total is known now.
-            task = self._bars.tasks[-1]
+            return
+        task = self._bars.tasks[-1]
+        if complete:  # an unknown total is known now
             self._bars.update(task.id, total=task.total or task.completed)
         else:
-            self._bars.stop_task(self._bars.task_ids[-1])
+            self._bars.stop_task(task.id)
+        # It stays where it was drawn, and what is printed next is not drawn over.
+        self._bars.stop()
+        self._bars.remove_task(task.id)
 
     def _say(self, line: str) -> None:
         if not self._quiet:

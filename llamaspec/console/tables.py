@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _WIDE = 150  # columns where there is no terminal to ask
+_ANY_WIDTH = 10_000
 
 
 def human_bytes(count: int) -> str:
@@ -37,6 +39,21 @@ def wide_console() -> "Console":
     if not console.is_terminal:
         console.width = _WIDE
     return console
+
+
+def print_figures(table: "Table", console: "Console") -> None:
+    """A table whose first column names its rows; where the terminal is too narrow for it, row by row."""
+    from rich.text import Text
+
+    if console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum <= console.width:
+        console.print(table)
+        return
+    _, *columns = table.columns
+    for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(Text(str(name), style="bold"))
+        for column, cell in zip(columns, cells, strict=True):
+            if str(cell):
+                console.print(Text(f"  {column.header}  ", style="dim"), cell, sep="")
 
 
 def print_facts(title: str, rows: Iterable[tuple[str, str]]) -> None:

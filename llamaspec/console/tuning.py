@@ -6,7 +6,7 @@ from llamaspec.bench.sentences import counted, relative
 from llamaspec.bench.tuning.race import State
 from llamaspec.bench.tuning.search import Found
 from llamaspec.console.progress import measuring_bar
-from llamaspec.console.tables import wide_console
+from llamaspec.console.tables import print_figures, wide_console
 from llamaspec.figures import Figure
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def print_found(found: Found) -> None:
         cells = (one.stage, one.change.name, relative(one.writing), relative(one.reading))
         table.add_row(*map(Text, cells), Text(one.outcome, style=style))
     console.print()
-    console.print(table)
+    print_figures(table, console)
     console.print(
         "Times as fast as what had won before it, with 95 % intervals from three heats on.", style="dim"
     )

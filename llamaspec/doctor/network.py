@@ -54,7 +54,10 @@ def judge(answers: Answers, *, pair_is_here: bool, proxies: tuple[str, ...] = ()
 
 def _meanwhile(error: ModelFetchError, pair_is_here: bool) -> str:
     hint = error.hint or _CHECK
-    return f"{hint} What is here already works without it." if pair_is_here else hint
+    there = (
+        "What is here already works without it." if pair_is_here else "The default pair has another source."
+    )
+    return f"{hint} {there}"
 
 
 def ask_all(questions: Mapping[str, Callable[[], None]], seconds: float = _SECONDS) -> Answers:

@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,7 +184,12 @@ def load_pair(
         knowledge = recall(chosen)
         drafters = _drafters(speculation, contexts, models, knowledge, corpus_cache, chunk)
         if speculation.mode == "auto" and drafters:
-            calibrate(knowledge.prices, contexts[0], contexts[1] if draft else None, speculation.ceiling)
+            # OpenMP keeps a team of threads for each thread that has computed, until that one ends. Two teams
+            # are more threads than processors, and then none waits for work awake any more: whoever decodes
+            # on another thread than this, as a server does, would take up to half as long again.
+            with ThreadPoolExecutor(1) as aside:
+                prices, drafting = knowledge.prices, contexts[1] if draft else None
+                aside.submit(calibrate, prices, contexts[0], drafting, speculation.ceiling).result()
         engine = Engine(
             Metered(contexts[0], all_rows=knowledge.prices.main),
             models[0],

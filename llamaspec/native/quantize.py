@@ -22,6 +22,7 @@ from llamaspec.gguf.header import read_header
 from llamaspec.gguf.shards import read_model
 from llamaspec.native import api
 from llamaspec.native.api import lib
+from llamaspec.replacing import replacing
 
 _PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 _NO_ROOM_BYTES = 32 << 20  # less than one tensor: a write that fails beside so little failed for want of room
@@ -82,18 +83,13 @@ def quantize(
 
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A name beside `target` to write to. It takes the place of `target` at the end, or is removed."""
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()  # llama.cpp would not say why it can't be written
-        yield partial
-        partial.replace(target)
+        with replacing(target) as partial:
+            partial.touch()  # llama.cpp would not say why it can't be written
+            yield partial
     except OSError as error:
         raise ModelFileError(f"{target} can't be written: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _failure(source: Path, target: Path, type: str, reason: str) -> ModelFileError | DiskFullError:

@@ -31,6 +31,12 @@ def refuse_to_overwrite(path: Path, overwrite: bool = False) -> None:
         raise UsageError(f"{path} exists already.", "Choose another name, or write over it with --force.")
 
 
+def refuse_missing_folder(path: Path) -> None:
+    """Raises UsageError: a name with a slip in it makes no folders."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path} is in a folder that is not there.", "Make the folder first.")
+
+
 def write_profile(profile: Profile, path: Path, *, overwrite: bool = False) -> None:
     """Raises UsageError: there is a file, and it is not to be overwritten. OSError."""
     write_text(dump(profile), path, overwrite=overwrite)

@@ -149,6 +149,17 @@ def test_nothing_is_kept_unless_it_is_said(model: str, tmp_path: Path) -> None:
     assert questions(kept(tmp_path)["it"]) == ["one", "two"]
 
 
+def test_where_nothing_can_be_kept_it_says_so_at_once(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LLAMASPEC_CONFIG", str(tmp_path / "file"))
+    refused = chat(model, "one")
+    assert refused.exit_code == 1 and not refused.stdout
+    assert "--no-save" in str(refused.exception.hint)
+    assert chat(model, "one", flags=("--no-save",)).stdout
+
+
 def test_an_editor_writes_the_message(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "editor.py"
     script.write_text(
@@ -197,7 +208,7 @@ def test_in_a_pipe_an_error_ends_it(
 def test_nothing_is_drafted_where_nothing_was_loaded_to_draft(model: str) -> None:
     assert isinstance(chat(model, "/spec auto", flags=("--no-spec",)).exception, UsageError)
     shown = chat(model, "/spec", "/spec fixed:4:0.5", "/spec off")
-    for line in ("auto (ngram)", "fixed (ngram)", "off"):
+    for line in ("auto (ngram)", "fixed:4:0.5 (ngram)", "off"):
         assert f"Speculation {line}." in shown.stderr
 
 

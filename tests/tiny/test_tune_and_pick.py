@@ -95,12 +95,12 @@ def test_stopped_it_goes_on(pair: Profile) -> None:
     with Tuner(pair, wish(), should_stop=stopping_after(50)) as tuner, pytest.raises(KeyboardInterrupt):
         tuner.search(lambda state: None)
     with Tuner(pair, wish(resume=True)) as tuner:
-        replayed = tuner.replayed
-        assert tuner.unfinished and replayed > 0
+        before = tuner.measured
+        assert tuner.unfinished and before > 0
         assert tuner.search(lambda state: None).proof.plain is not None
-        assert tuner.replayed > replayed, "what was missing was measured"
+        assert tuner.measured > before, "what was missing was measured"
     with Tuner(pair, wish()) as tuner:
-        assert tuner.unfinished and tuner.replayed == 0
+        assert tuner.unfinished and tuner.measured == 0
 
 
 def test_settings_that_were_given_stay(pair: Profile) -> None:
@@ -130,7 +130,8 @@ def test_the_command_writes_a_profile_and_says_what_it_tried(pair: Profile, tmp_
     told = json.loads(out)
     written = load_profile(path)
     assert told["profile"] == str(path) and written.name == "mine" and written.provenance is not None
-    assert {one["stage"] for one in told["tried"]} == {"draft", "speculation"} and "findings" in told
+    assert {"speculation"} <= {one["stage"] for one in told["tried"]} <= {"draft", "speculation"}
+    assert "findings" in told
     assert (written.runtime.flash_attn, written.runtime.ubatch_size) == ("off", 64)
     assert not list((tmp_path / "cache" / "tuning").iterdir()), "nothing is left of the search"
 

@@ -124,7 +124,7 @@ def test_what_names_no_program_is_refused(text: str) -> None:
 
 
 def test_another_program_is_no_peer() -> None:
-    with pytest.raises(UsageError, match="describes no llama-server"):
+    with pytest.raises(UsageError, match="is no llama-server"):
         Options.of(Path(sys.executable))
 
 

@@ -71,8 +71,9 @@ def test_names_of_speculation() -> None:
     assert drafting("fixed") == {"mode": "fixed"}
     assert drafting("fixed:6:0.5") == {"mode": "fixed", "draft_max": 6, "draft_min": 0, "p_min": 0.5}
     for nonsense in ("on", "fixed:x:1", "auto:nobody", "fixed:900:0.5"):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError) as refused:
             drafting(nonsense)
+        assert "off" in refused.value.hint
 
 
 def test_sampling_is_set_as_in_json() -> None:

@@ -86,7 +86,7 @@ class Scope:
 
 
 def stages(profile: Profile, scope: Scope) -> list[Stage]:
-    """What to try of a profile, in the order in which one thing depends on another; nothing that is it."""
+    """What to try of a profile, what may matter most first; nothing that is it."""
     default = scope.effective(profile, Candidate())
     kept = []
     for stage in _all_stages(scope, named_threads=profile.runtime.threads):
@@ -121,11 +121,11 @@ def _all_stages(scope: Scope, named_threads: int | str) -> list[Stage]:
     smaller = [Candidate(f"draft as {kind}", draft=kind) for kind in (scope.smaller_draft,) if kind]
     return [
         Stage("placement", tuple(placed if scope.has_gpu else ())),
+        Stage("speculation", tuple(_speculations(scope.has_draft))),
+        Stage("draft", tuple(smaller)),
         Stage("threads", tuple(() if scope.offloaded else of_one)),
         Stage("flash attention", tuple(flash)),
         Stage("KV cache", tuple(caches if scope.lossy_kv else ())),
-        Stage("draft", tuple(smaller)),
-        Stage("speculation", tuple(_speculations(scope.has_draft))),
         Stage("batch threads", tuple(() if scope.offloaded else of_many), "reading"),
         Stage("batch size", tuple(batches), "reading"),
     ]

@@ -103,6 +103,12 @@ class Contest:
         return () if self.winner else tuple(self._changes[one.key] for one in self._alive)
 
     @property
+    def favourite(self) -> tuple[float, Candidate] | None:
+        """The fastest that is open, behind how many times as fast as the incumbent it seems to be."""
+        fastest = max(self._alive, key=self._value, default=None) if self.winner is None else None
+        return (self._value(fastest), fastest) if fastest and self._value(fastest) > _WORTH_IT else None
+
+    @property
     def tried(self) -> Iterator[Tried]:
         for candidate in self._candidates:
             key = candidate.key

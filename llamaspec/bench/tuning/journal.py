@@ -7,7 +7,6 @@ the same verdict as if it had never stopped.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from llamaspec.bench.tuning.candidates import Candidate
 from llamaspec.bench.tuning.race import Heat, Race, Sample
 from llamaspec.bench.workload import Prompt
 from llamaspec.hub.cache import cache_root
+from llamaspec.replacing import replacing
 
 _VERSION = 1
 
@@ -87,12 +87,9 @@ class Journal:
     def _write(self) -> None:
         """Best effort, and complete or not at all."""
         data = {"capacity": self.capacity, "opening": self._opening, "heats": self._records}
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(data), encoding="utf-8")
-            partial.replace(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as partial:
+                partial.write_text(json.dumps(data), encoding="utf-8")
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             log.warning("The search can't be kept for --resume: %s.", error.strerror or error)

@@ -89,8 +89,8 @@ class Tuner(Closing):
         return self._journal.found
 
     @property
-    def replayed(self) -> int:
-        """How many heats of it are gone on from."""
+    def measured(self) -> int:
+        """How many heats there are on record, those of a search that is gone on with included."""
         return self._journal.heats
 
     def stages(self) -> list[Stage]:

@@ -6,6 +6,7 @@ from llamaspec.cli.profile import add, diff, new, share, shelf
 
 app = typer.Typer(help="Profiles: list, show, check, make, compare and share them.", no_args_is_help=True)
 app.command("list", epilog=shelf.LIST_EPILOG)(shelf.list_command)
+app.command("ls", hidden=True)(shelf.list_command)  # as `llamaspec ls` lists models
 app.command("show", epilog=shelf.SHOW_EPILOG)(shelf.show_command)
 app.command("validate", epilog=shelf.VALIDATE_EPILOG)(shelf.validate_command)
 app.command("schema", epilog=shelf.SCHEMA_EPILOG)(shelf.schema_command)

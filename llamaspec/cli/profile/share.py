@@ -31,8 +31,10 @@ def share_command(
     from llamaspec.console.progress import DownloadProgress
     from llamaspec.profiles import find_profile
     from llamaspec.profiles.sharing import share
-    from llamaspec.profiles.storing import write_text
+    from llamaspec.profiles.storing import refuse_missing_folder, write_text
 
+    if output is not None:
+        refuse_missing_folder(output)
     with DownloadProgress(quiet=False) as progress:
         shared = share(find_profile(reference), progress)
     if output is None:
