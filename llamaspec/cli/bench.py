@@ -36,8 +36,7 @@ def _counts(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"{text!r} is no list of numbers of clients, as 1,4.") from None
 
 
-def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+_option = o.in_panel
 
 
 @o.takes_runtime

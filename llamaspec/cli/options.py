@@ -107,6 +107,11 @@ def _integer(text: str, wanted: str) -> int:
         raise typer.BadParameter(f"{text!r} is not {wanted}.") from None
 
 
+def in_panel(*names: str, panel: str, help: str, **more: Any) -> Any:
+    """A flag of one command alone, in a part of its help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
 def _option(*names: str, key: str, help: str, panel: str, **more: Any) -> Any:
     return typer.Option(
         *names,

@@ -1,7 +1,8 @@
 """`llamaspec pick MAIN`: which draft suits a main model here, or none."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,10 +28,7 @@ llamaspec pick Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF:Q4_K_M --no-measure --json
 """
 
 _PANEL = "Measuring"
-
-
-def _option(*names: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=_PANEL, **more)
+_option = partial(o.in_panel, panel=_PANEL)
 
 
 @o.takes_runtime

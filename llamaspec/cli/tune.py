@@ -27,10 +27,7 @@ llamaspec tune -p qwen2.5-coder-1.5b --workload code --threads 4 --resume --json
 """
 
 _PANEL, _OUTPUT = "Tuning", "Output"
-
-
-def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+_option = o.in_panel
 
 
 @o.takes_runtime
