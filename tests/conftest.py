@@ -1,6 +1,7 @@
-"""No test writes into the home of whoever runs it: here it is another folder. Caches are the real ones."""
+"""What holds for all tests: where home is, and that Ctrl-C is heard."""
 
 import os
+import signal
 import site
 import sys
 import tempfile
@@ -12,7 +13,12 @@ from llamaspec.hub.cache import cache_root
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before a test's module is imported: some packages look for their folders just once."""
+    """No test writes into the home of whoever runs it: here it is another folder. Caches are the real ones.
+
+    Before a test's module is imported: some packages look for their folders just once.
+    """
+    # Whoever is started in the background is told to ignore it, and so would be the programs under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     real = Path.home()
     home = tempfile.TemporaryDirectory(prefix="llamaspec-home-", ignore_cleanup_errors=True)
     config.add_cleanup(home.cleanup)
