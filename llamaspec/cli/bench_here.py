@@ -184,12 +184,12 @@ def _peers(parameters: Mapping[str, Any], task: Task, *, has_draft: bool) -> dic
     if not has_draft:
         settings = [PLAIN]
     programs = [parse_peer(text) for text in parameters["peer"] or ()]
-    for _, program in programs:
-        Options.of(program)  # what is no llama-server is refused before anything is loaded
     if len({name for name, _ in programs}) < len(programs):
         raise UsageError("Two peers have the same name.", "Name one of them differently: NAME=PATH.")
     if taken := {name for name, _ in programs} & {OWN, *task.settings}:
         raise UsageError(f"{taken.pop()} is no name for a peer: it is one of ours.", "Name it differently.")
+    for _, program in programs:
+        Options.of(program)  # what is no llama-server is refused before anything is loaded
     return {
         f"{name} {setting}" if len(settings) > 1 else name: _peer(path, name, setting)
         for name, path in programs

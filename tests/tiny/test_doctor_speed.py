@@ -14,7 +14,7 @@ from llamaspec.gguf.shards import read_model
 def test_it_measures_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMASPEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(speed_child, "_SECONDS", 0.1)
-    monkeypatch.setattr(bandwidth, "read_bandwidth", lambda threads: 1e9 * threads)
+    monkeypatch.setattr(bandwidth, "read_bandwidth", lambda threads, _: 1e9 * threads)
     model = tiny_llama(tmp_path / "model.gguf")
     check_model(read_model(model))
     measured = speed_child.measure(str(model))
