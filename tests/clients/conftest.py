@@ -1,5 +1,6 @@
 """The server that all client libraries talk to: `llamaspec serve` with the shipped pair, drafting always."""
 
+import asyncio
 import gc
 import json
 import os
@@ -49,15 +50,18 @@ def _not_ready(code: int, told: str) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
     """Some libraries leave connections open: they are collected here, and not in the time of another test.
 
     This is called for the tests of other folders, too, and with these libraries it takes half a second.
     """
-    if Path(__file__).parent not in item.path.parents:
+    here = Path(__file__).parent
+    if here not in item.path.parents:
         return (yield)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "unclosed", ResourceWarning)
         done = yield
+        if nextitem is None or here not in nextitem.path.parents:
+            asyncio.set_event_loop(None)  # one may be left open, which the next test would drop
         gc.collect()
     return done

@@ -102,9 +102,15 @@ def serving(folder: Path, *options: str) -> Iterator[RealServer]:
         env={**os.environ, "PYTHONPATH": str(_ROOT), "LLAMASPEC_CACHE": str(folder / "cache")},
     ) as process:
         try:
-            yield RealServer(process)
+            server = RealServer(process)
+        except BaseException:
+            process.kill()
+            raise
+        try:
+            yield server
         finally:
             process.kill()
+            server.ended()  # what reads from it has to end before its pipe is closed
 
 
 def wanted(tokens: int, **more: Any) -> dict[str, Any]:
