@@ -69,6 +69,11 @@ class Ratio(Settings):
         return f"{self.value:.2f}× ({low:.2f} to {high:.2f})"
 
 
+def counted(number: int, what: str) -> str:
+    """As 1 prompt, 2,000 prompts."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def figure(samples: Mapping[str, Sequence[float]]) -> Figure | None:
     """Of samples by prompt; None where there are none."""
     there = [several for several in samples.values() if several]

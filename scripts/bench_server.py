@@ -50,7 +50,7 @@ from server_tables import line, print_tables
 
 from llamaspec.bench.local_server import LocalServer, clean_environment
 from llamaspec.bench.noise import OtherLoad
-from llamaspec.bench.paired import WARM_UP
+from llamaspec.bench.paired import WARM_UP, rotated
 from llamaspec.bench.streaming import Task, client_of, marked
 from llamaspec.bench.workload import Prompt, load_workload
 from llamaspec.errors import LlamaspecError, ServerError
@@ -168,12 +168,6 @@ def within(server: LocalServer, work: Callable[[httpx.AsyncClient], Awaitable[Re
         return asyncio.run(session())
     except (httpx.HTTPError, ServerError) as error:
         raise server.failure(f"failed: {str(error) or repr(error)}") from error
-
-
-def rotated(names: Sequence[str], number: int) -> list[str]:
-    """The order of round `number`, counted from 0: each begins with the next name."""
-    start = number % len(names)
-    return [*names[start:], *names[:start]]
 
 
 def loads(

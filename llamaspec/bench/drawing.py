@@ -21,6 +21,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
+from llamaspec.replacing import replacing
+
 COLOURS = {
     "ink": "#1f1d1a",
     "soft": "#5f5b54",
@@ -174,8 +176,7 @@ def save_png(figure: Figure, path: Path, title: str, source: Sequence[str]) -> N
 
     The figure keeps both texts, and the room for them. Raises OSError.
     """
-    partial = path.with_name(path.name + ".partial")
-    with drawing_style():
+    with drawing_style(), replacing(path) as partial:
         figure.set_figheight(figure.get_figheight() + 0.4)
         figure.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="bold")
         below = "\n".join(drawable(line, 68 * WIDTH, _SOURCE_SIZE) for line in source)
@@ -183,7 +184,6 @@ def save_png(figure: Figure, path: Path, title: str, source: Sequence[str]) -> N
         figure.savefig(
             partial, format="png", dpi=PNG_DPI, facecolor=COLOURS["raised"], metadata={"Software": None}
         )
-    partial.replace(path)
 
 
 def _local(name: str) -> str:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import PurePath
@@ -16,7 +16,7 @@ from llamaspec.bench.bandwidth import read_bandwidth
 from llamaspec.bench.energy import Meter, open_meter
 from llamaspec.bench.naming import AUTO, PLAIN
 from llamaspec.bench.outcomes import About, Tried, by_prompt, differing, joules_by_prompt, outcome
-from llamaspec.bench.paired import WARM_UP, Overrides, Trial, compare, open_sessions, rotated
+from llamaspec.bench.paired import WARM_UP, Overrides, Trial, compare, open_sessions
 from llamaspec.bench.report import Difference, Finding, Prices, Report, Roofline, RunRecord, TrialRecord
 from llamaspec.bench.roofline import bytes_per_token, roofline
 from llamaspec.bench.workload import Prompt, Workload
@@ -225,10 +225,15 @@ class _Bench:
         """Everyone begins in turn, and peers answer before and after: what drifts hits all alike."""
         answers = self._ask_peers(prompt, should_stop) if number % 2 else {}
         load = noise.OtherLoad()
-        in_turn = rotated(self._sessions, number)
-        trial = compare(in_turn, prompt, self._task.n_predict, energy=self._fine, should_stop=should_stop)
+        trial = compare(
+            self._sessions,
+            prompt,
+            self._task.n_predict,
+            number=number,
+            energy=self._fine,
+            should_stop=should_stop,
+        )
         share = load.share()
-        trial = replace(trial, runs={name: trial.runs[name] for name in self._sessions})
         return Tried(trial, share, answers if number % 2 else self._ask_peers(prompt, should_stop))
 
     def _ask_peers(self, prompt: Prompt, should_stop: Stop) -> dict[str, RunRecord]:

@@ -165,11 +165,10 @@ def greedy(n_predict: int) -> Overrides:
     return {"sampling": {"temperature": 0.0, "n_predict": n_predict, "ignore_eos": False}}
 
 
-def rotated(sessions: Mapping[str, _T], number: int) -> dict[str, _T]:
-    """The same, from another one on each time: whoever begins reads the prompt on a rested machine."""
-    names = list(sessions)
-    start = number % len(names)
-    return {name: sessions[name] for name in (*names[start:], *names[:start])}
+def rotated(ordered: Sequence[_T], number: int) -> list[_T]:
+    """The order of round `number`, counted from 0: each begins with the next one."""
+    start = number % len(ordered)
+    return [*ordered[start:], *ordered[:start]]
 
 
 def compare(
@@ -178,27 +177,32 @@ def compare(
     n_predict: int,
     clock: Callable[[], float] = time.perf_counter,
     *,
+    number: int = 0,
     energy: Energy | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trial:
     """Answer `prompt` with all sessions in turns, greedily, with at most `n_predict` tokens each.
 
+    `number` counts trials: another session begins each time, as whoever does reads on a rested machine.
     An error of one session is raised, and ends the answers of all; so does `should_stop`, which is asked
     before every turn, with a KeyboardInterrupt.
     """
     settings = greedy(prompt.limit(n_predict))
     with ExitStack() as stack:
         lanes = {
-            name: Lane(stack.enter_context(closing(session.chat(prompt.prompt, settings=settings))), session)
-            for name, session in sessions.items()
+            name: Lane(
+                stack.enter_context(closing(sessions[name].chat(prompt.prompt, settings=settings))),
+                sessions[name],
+            )
+            for name in rotated(list(sessions), number)
         }
-        number = 0
+        turn = 0
         while (lane := next_lane(lanes.values())) is not None:
             if should_stop():
                 raise KeyboardInterrupt
-            number += 1
-            lane.advance(number, clock, energy)
-        return Trial(prompt.name, prompt.kind, {name: lane.run() for name, lane in lanes.items()})
+            turn += 1
+            lane.advance(turn, clock, energy)
+        return Trial(prompt.name, prompt.kind, {name: lanes[name].run() for name in sessions})
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 import llamaspec
-from llamaspec.bench.paired import WARM_UP
+from llamaspec.bench.paired import WARM_UP, rotated
 from llamaspec.bench.remote_levels import findings, is_noisy, levels, so_many_clients
 from llamaspec.bench.remote_report import RequestRecord, ServerReport
 from llamaspec.bench.report import Finding
@@ -293,8 +293,7 @@ async def _measure(load: _Load, asking: Asking, requests: list[RequestRecord]) -
         await _level(http, load, asking, [_WARM_UP] * most, _Turn(most, 0, lambda: None))
         ended, total = count(1), load.repeat * sum(map(load.count, load.levels))
         for number in range(load.repeat):
-            start = number % len(load.levels)
-            for clients in (*load.levels[start:], *load.levels[:start]):
+            for clients in rotated(load.levels, number):
                 told = partial(_tell, load.on_progress, ended, total, so_many_clients(clients))
                 tasks = load.tasks(clients, chance)
                 of_level = await _level(http, load, asking, tasks, _Turn(clients, number, told))

@@ -8,7 +8,7 @@ from llamaspec.bench.naming import AUTO, PLAIN
 from llamaspec.bench.report import Outcome, Report, Roofline
 from llamaspec.bench.series import compared
 from llamaspec.bench.workload import AND, DEFAULT_WORKLOAD, load_workload
-from llamaspec.figures import Ratio
+from llamaspec.figures import Ratio, counted
 
 OWN = "llamaspec"
 """The program whose settings are measured; others are peers."""
@@ -72,11 +72,6 @@ def text_kept(outcome: Outcome) -> str:
 
 def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
-
-
-def counted(number: int, what: str) -> str:
-    """As 1 prompt, 2 prompts."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def relative(ratio: Ratio | None) -> str:

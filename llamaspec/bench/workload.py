@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from llamaspec.errors import UsageError
-from llamaspec.profiles.document import shown
+from llamaspec.profiles.document import located, shown
 from llamaspec.profiles.problems import dotted, find_problems
 from llamaspec.settings import MAX_CONTEXT, Settings
 
@@ -153,9 +153,8 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8 text.", "Save the file as UTF-8.") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {what}.") from None
+        line, problem = located(error)
+        raise UsageError(f"{path}:{line}: {problem}.") from None
     except yaml.YAMLError:  # its reader's
         raise UsageError(f"{path}: not valid YAML: it holds control characters.") from None
     except (ValueError, OverflowError):  # PyYAML's answer to numbers, dates and escapes out of range

@@ -28,14 +28,7 @@ llamaspec check main.gguf draft.gguf --time
 
 def check(
     context: typer.Context,
-    main: Annotated[
-        str,
-        typer.Argument(
-            metavar="MAIN",
-            autocompletion=completion.models,
-            help="The main model: a path or a hub reference.",
-        ),
-    ],
+    main: o.MainModel,
     draft: Annotated[
         str,
         typer.Argument(

@@ -20,6 +20,7 @@ from llamaspec.console.panel import print_stats
 from llamaspec.console.unechoed import unechoed
 from llamaspec.errors import ContextError, LlamaspecError, UsageError
 from llamaspec.events import FinishReason
+from llamaspec.figures import counted
 from llamaspec.profiles import find_profile, list_profiles
 from llamaspec.session import Session
 
@@ -343,8 +344,7 @@ class Conversing(Closing):
 
 
 def _turns(conversation: Conversation) -> str:
-    count = len(conversation.turns)
-    return f"{count} turn{'' if count == 1 else 's'}"
+    return counted(len(conversation.turns), "turn")
 
 
 def kept_rows(library: Library) -> Iterator[tuple[str, ...]]:

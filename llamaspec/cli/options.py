@@ -113,14 +113,18 @@ def in_panel(*names: str, panel: str, help: str, **more: Any) -> Any:
 
 
 def _option(*names: str, key: str, help: str, panel: str, **more: Any) -> Any:
-    return typer.Option(
-        *names,
-        help=help,
-        rich_help_panel=panel,
-        envvar=f"LLAMASPEC_{key.upper()}",
-        show_default=False,
-        **more,
-    )
+    envvar = f"LLAMASPEC_{key.upper()}"
+    return in_panel(*names, help=help, panel=panel, envvar=envvar, show_default=False, **more)
+
+
+MainModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MAIN",
+        autocompletion=completion.models,
+        help="The main model: a path or a hub reference.",
+    ),
+]
 
 
 Profile = Annotated[

@@ -34,14 +34,7 @@ _option = partial(o.in_panel, panel=_PANEL)
 @o.takes_runtime
 def pick(
     context: typer.Context,
-    main: Annotated[
-        str,
-        typer.Argument(
-            metavar="MAIN",
-            autocompletion=completion.models,
-            help="The main model: a path or a hub reference.",
-        ),
-    ],
+    main: o.MainModel,
     drafts: Annotated[
         list[str] | None,
         typer.Argument(

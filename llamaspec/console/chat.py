@@ -11,6 +11,7 @@ from rich.text import Text
 
 from llamaspec.console.answer import AnswerPrinter, harmless
 from llamaspec.events import FinishReason, ProgressEvent, TextEvent
+from llamaspec.figures import counted
 from llamaspec.stats import Stats
 
 
@@ -114,7 +115,7 @@ class AnswerView:
 
 def turn_line(stats: Stats, reason: FinishReason, context_size: int) -> str:
     """What an answer came to, in a line."""
-    told = [f"{stats.predicted_tokens:,} token{'' if stats.predicted_tokens == 1 else 's'}"]
+    told = [counted(stats.predicted_tokens, "token")]
     if speed := stats.tokens_per_second:
         told[0] += f" at {speed:.1f}/s"
     if stats.acceptance_rate is not None:

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Self
 
-from llamaspec.bench.sentences import counted, relative
+from llamaspec.bench.sentences import relative
 from llamaspec.bench.tuning.race import State
 from llamaspec.bench.tuning.search import Found
 from llamaspec.console.progress import measuring_bar
 from llamaspec.console.tables import print_figures, wide_console
-from llamaspec.figures import Figure
+from llamaspec.figures import Figure, counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress

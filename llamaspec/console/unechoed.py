@@ -11,18 +11,13 @@ def unechoed() -> Iterator[None]:
 
     Where standard input is no terminal, or has no such switch, nothing changes.
     """
-    try:
-        import termios
+    if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
+        yield
+        return
+    import termios
 
-        terminal = sys.stdin.fileno()
-        before = termios.tcgetattr(terminal)
-    except (ImportError, OSError, ValueError, AttributeError):
-        yield
-        return
-    except termios.error:
-        yield
-        return
-    quiet = termios.tcgetattr(terminal)
+    terminal = sys.stdin.fileno()
+    before, quiet = termios.tcgetattr(terminal), termios.tcgetattr(terminal)
     quiet[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSANOW, quiet)
     try:

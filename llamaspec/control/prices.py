@@ -127,8 +127,9 @@ class Curve:
         shape = self._shapes.setdefault(_octave(depth), _Shape())
         shape.seconds[width] = ordered[len(ordered) // 2]
         shape.counts[width] = float(min(3, 1 + len(ordered)))
-        measured = [shape.seconds[other] for other, count in enumerate(shape.counts) if count > _COPIED]
-        shape.seconds[1] = min(shape.seconds[1], *measured) if shape.counts[1] else shape.seconds[1]
+        if shape.counts[1]:
+            pairs = zip(shape.seconds, shape.counts, strict=True)
+            shape.seconds[1] = min(shape.seconds[1], *(price for price, count in pairs if count > _COPIED))
         shape.fill()
 
     def observe(self, width: int, depth: int, seconds: float) -> None:

@@ -98,12 +98,17 @@ def read_document(raw: bytes, origin: str) -> Document:
     except _Refused as refused:
         raise problems_error(origin, [(refused.line + 1, refused.problem)]) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise problems_error(origin, [(mark.line + 1 if mark else 1, f"not valid YAML: {what}")]) from None
+        raise problems_error(origin, [located(error)]) from None
     except (ValueError, OverflowError):  # PyYAML's answer to escapes and directives out of range
         problem = (loader.line + 1, "not valid YAML: a character or a number out of range")
         raise problems_error(origin, [problem]) from None
+
+
+def located(error: yaml.MarkedYAMLError) -> tuple[int, str]:
+    """The line, from 1, and what is wrong there."""
+    mark = error.problem_mark or error.context_mark
+    what = ", ".join(part for part in (error.context, error.problem) if part)
+    return mark.line + 1 if mark else 1, f"not valid YAML: {what}"
 
 
 def problems_error(

@@ -105,8 +105,11 @@ class Contest:
     @property
     def favourite(self) -> tuple[float, Candidate] | None:
         """The fastest that is open, behind how many times as fast as the incumbent it seems to be."""
-        fastest = max(self._alive, key=self._value, default=None) if self.winner is None else None
-        return (self._value(fastest), fastest) if fastest and self._value(fastest) > _WORTH_IT else None
+        if self.winner is not None or not self._alive:
+            return None
+        fastest = max(self._alive, key=self._value)
+        seems = self._value(fastest)
+        return (seems, fastest) if seems > _WORTH_IT else None
 
     @property
     def tried(self) -> Iterator[Tried]:

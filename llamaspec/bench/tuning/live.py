@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-from llamaspec.bench.paired import WARM_UP, Run, compare, greedy, rotated
+from llamaspec.bench.paired import WARM_UP, Run, compare, greedy
 from llamaspec.bench.tuning.candidates import Candidate
 from llamaspec.bench.tuning.race import Heat, Sample
 from llamaspec.bench.workload import Prompt
@@ -90,8 +90,8 @@ class LiveRace(Closing):
                     raise
                 failed[candidate.key] = error.message
         try:
-            in_turn = rotated(sessions, self._heats)
-            trial = compare(in_turn, prompt, n_predict, should_stop=self._should_stop)
+            stop = self._should_stop
+            trial = compare(sessions, prompt, n_predict, number=self._heats, should_stop=stop)
         except LlamaspecError:  # of whom, is not told
             return self._one_by_one(field, prompt, n_predict)
         return {key: _sample(run) for key, run in trial.runs.items()}, failed

@@ -95,12 +95,12 @@ class Search:
         proof = contended if taken else self._prove(default, default)
         return Found(contender if taken else default, contender, why, tried, contended, proof)
 
-    def _compete(self, incumbent: Candidate) -> tuple[Candidate, tuple[Tried, ...]]:
+    def _compete(self, default: Candidate) -> tuple[Candidate, tuple[Tried, ...]]:
         """Who has won the stages, which are gone through again while there is time and something is open.
 
         Where nobody has, it is whoever seemed the fastest when the time came: the proof is of fresh heats.
         """
-        default = incumbent
+        incumbent = default
         contests: dict[tuple[str, str], Contest] = {}
         tried: dict[tuple[str, str], Tried] = {}
         left, before = list(self.stages), -1.0
